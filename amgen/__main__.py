@@ -1,0 +1,6 @@
+"""`python -m amgen` and `torchrun -m amgen`: the same as the `amgen` command."""
+
+from amgen_cli.app import main
+
+if __name__ == "__main__":
+    main()

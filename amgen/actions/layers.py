@@ -1,0 +1,117 @@
+"""Layers of the action networks, chosen so that a loss can differentiate them twice.
+
+Nothing here uses fused attention (no double backward on GPUs), batch statistics, or a parameter whose gradient is zero by
+construction: keys have no bias, because softmax does not see one.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal features of t, then two linear layers.
+
+    The angular frequencies are spaced geometrically from pi/2, a quarter turn over [0, 1], to `highest_frequency` radians. A high one
+    makes d/dt s noisy, which only the marginal form sees.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int, highest_frequency: float):
+        super().__init__()
+        lowest = min(math.pi / 2, highest_frequency)
+        count = features // 2
+        exponents = torch.linspace(0, 1, count, dtype=torch.float64)
+        frequencies = lowest * (highest_frequency / lowest) ** exponents
+        self.register_buffer("frequencies", frequencies.to(torch.get_default_dtype()), persistent=False)
+        self.layers = nn.Sequential(nn.Linear(2 * count, features), nn.SiLU(), nn.Linear(features, features))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed times (B,) as (B, features)."""
+        angles = t[:, None] * self.frequencies
+        return self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm over at most 32 groups of at least 4 channels (a bias before groups of one channel would get no gradient)."""
+    groups = min(32, max(1, channels // 4))
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """Set a layer's parameters to zero, so that what it adds starts as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions added to the input, with the embedding of t added in between."""
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int, dropout: float):
+        super().__init__()
+        self.norm1 = group_norm(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.embed = nn.Linear(embedding, channels_out)
+        self.norm2 = group_norm(channels_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero(nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.silu = nn.SiLU()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, channels_in, H, W) to (B, channels_out, H, W); `embedding` is (B, embedding), already activated."""
+        h = self.conv1(self.silu(self.norm1(x))) + self.embed(embedding)[:, :, None, None]
+        h = self.conv2(self.dropout(self.silu(self.norm2(h))))
+        return self.skip(x) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels, added to the input; matrix product and softmax, which double backward supports."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.out = zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b (three heads c) h w -> three b heads (h w) c", three=3, heads=self.heads)
+        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        mixed = rearrange(weights @ v, "b heads (h w) c -> b (heads c) h w", h=x.shape[-2])
+        return x + self.out(mixed)
+
+
+class Downsample(nn.Module):
+    """Halve the resolution by a strided 3x3 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H/2, W/2)."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double the resolution by repeating pixels, then a 3x3 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
+        b, c, h, w = x.shape
+        # Repeating by expand: its derivatives are sums and expands, cheaper twice over than interpolation kernels.
+        x = x[:, :, :, None, :, None].expand(b, c, h, 2, w, 2).reshape(b, c, 2 * h, 2 * w)
+        return self.conv(x)

@@ -1,0 +1,138 @@
+"""The U-Net that the image actions are made of."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from amgen.actions.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, group_norm
+
+
+class UNet(nn.Module):
+    """f(t, x): residual blocks at several resolutions with skip connections, after DDPM (arXiv 2006.11239).
+
+    Args:
+        channels: channels of x.
+        size: height and width of x, pixels.
+        width: channels of the first level.
+        multipliers: channels of each level in units of `width`; each level halves the resolution.
+        blocks: residual blocks at each level (one more on the way up).
+        attention: resolutions, pixels, with attention after each block.
+        attention_heads: heads of each attention layer.
+        dropout: rate inside the residual blocks.
+        time_frequency: highest angular frequency of the embedding of t, radians.
+        classes: number of classes; 0 for none.
+        condition_channels: channels of the condition, concatenated to x; 0 for none.
+        out_channels: channels of the output, from a last convolution that starts at zero; None to return the features themselves.
+
+    Attributes:
+        features: channels of the features before the last convolution.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention: Sequence[int] = (),
+        attention_heads: int = 1,
+        dropout: float = 0.0,
+        time_frequency: float = 100.0,
+        classes: int = 0,
+        condition_channels: int = 0,
+        out_channels: int | None = None,
+    ):
+        super().__init__()
+        embedding = 4 * width
+        self.time = TimeEmbedding(embedding, time_frequency)
+        self.classes = nn.Embedding(classes, embedding) if classes else None
+        self.condition_channels = condition_channels
+        self.silu = nn.SiLU()
+        self.stem = nn.Conv2d(channels + condition_channels, width, 3, padding=1)
+
+        def block(channels_in: int, channels_out: int, resolution: int) -> nn.ModuleList:
+            layers: list[nn.Module] = [ResidualBlock(channels_in, channels_out, embedding, dropout)]
+            if resolution in attention:
+                layers.append(Attention(channels_out, attention_heads))
+            return nn.ModuleList(layers)
+
+        self.down = nn.ModuleList()
+        skips, current, resolution = [width], width, size
+        for level, multiplier in enumerate(multipliers):
+            if level > 0:
+                self.down.append(nn.ModuleList([Downsample(current)]))
+                skips.append(current)
+                resolution //= 2
+            for _ in range(blocks):
+                self.down.append(block(current, width * multiplier, resolution))
+                current = width * multiplier
+                skips.append(current)
+
+        self.middle = nn.ModuleList(
+            [
+                *block(current, current, resolution),
+                ResidualBlock(current, current, embedding, dropout),
+            ]
+        )
+
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks + 1):
+                self.up.append(block(current + skips.pop(), width * multiplier, resolution))
+                current = width * multiplier
+            if level > 0:
+                self.up.append(nn.ModuleList([Upsample(current)]))
+                resolution *= 2
+
+        self.features = current
+        self.norm = group_norm(current)
+        self.head = None
+        if out_channels is not None:
+            self.head = nn.Conv2d(current, out_channels, 3, padding=1)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+        """Evaluate f.
+
+        Args:
+            t: times, (B,).
+            x: points, (B, channels, size, size).
+            label: classes, int64 (B,); needed exactly when the network has classes.
+            condition: (B, condition_channels, size, size); needed exactly when the network has condition channels.
+
+        Returns:
+            (B, out_channels, size, size), or the features (B, features, size, size).
+        """
+        embedding = self.time(t)
+        if self.classes is not None:
+            if label is None:
+                raise ValueError("this action is conditioned on classes: give a label for each sample")
+            embedding = embedding + self.classes(label)
+        embedding = self.silu(embedding)
+        if self.condition_channels:
+            if condition is None:
+                raise ValueError("this action is conditioned on images: give a condition for each sample")
+            x = torch.cat([x, condition], dim=1)
+
+        h = self.stem(x)
+        skips = [h]
+        for layers in self.down:
+            h = _apply(layers, h, embedding)
+            skips.append(h)
+        h = _apply(self.middle, h, embedding)
+        for layers in self.up:
+            if isinstance(layers[0], ResidualBlock):  # type: ignore[index]
+                h = torch.cat([h, skips.pop()], dim=1)
+            h = _apply(layers, h, embedding)
+        h = self.silu(self.norm(h))
+        return h if self.head is None else self.head(h)
+
+
+def _apply(layers: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    """Run layers in turn, giving the embedding to those that take one."""
+    for layer in layers.children():
+        h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
+    return h

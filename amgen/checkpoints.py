@@ -1,0 +1,234 @@
+"""Checkpoints: folders of safetensors and JSON, complete or absent, verified when read.
+
+RUN/checkpoints/step-00003125/
+    action.safetensors      the weights; the configuration travels in the metadata
+    ema-0.999.safetensors   averaged weights, one file for each rate
+    optimizer.safetensors   the optimiser's state, keyed by parameter
+    state.json              how far training has come
+    manifest.json           SHA-256 of each of the others
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from amgen.config import Config, parse
+from amgen.errors import UserError
+from amgen.files import make_folder, sha256, write_folder
+
+FORMAT = 1
+ACTION = "action"
+_NAME = re.compile(r"step-(\d+)")
+
+
+@dataclass
+class Progress:
+    """How far training has come; beside the tensors, all that resuming needs.
+
+    Attributes:
+        step: optimisation steps taken.
+        images: images seen.
+        window: sums of the metrics since the last line of metrics.jsonl, and their `steps`.
+        data: fingerprint of the training images.
+    """
+
+    step: int = 0
+    images: int = 0
+    window: dict[str, float] = field(default_factory=dict)
+    data: str = ""
+
+
+@dataclass
+class Checkpoint:
+    """The complete state of a training run.
+
+    Attributes:
+        config: the resolved configuration.
+        progress: how far training has come.
+        weights: `action` and `ema-RATE`, each a state dict.
+        optimizer: state of the optimiser, `parameter:entry` to tensor.
+    """
+
+    config: Config
+    progress: Progress
+    weights: Mapping[str, Mapping[str, Tensor]]
+    optimizer: Mapping[str, Tensor]
+
+
+def ema_name(rate: float) -> str:
+    """Return the name of the averaged weights of a rate."""
+    return f"ema-{rate}"
+
+
+def folder_of(run: Path) -> Path:
+    """Return the folder that holds a run's checkpoints."""
+    return run / "checkpoints"
+
+
+def save(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint and return its folder.
+
+    Raises:
+        UserError: if the disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    progress = checkpoint.progress
+    path = make_folder(folder_of(run)) / f"step-{progress.step:08d}"
+
+    def fill(folder: Path) -> None:
+        metadata = {"amgen": json.dumps({"format": FORMAT, "config": checkpoint.config.model_dump(mode="json"),
+                                         "step": progress.step, "images": progress.images})}  # fmt: skip
+        for name, tensors in checkpoint.weights.items():
+            _save_tensors(folder / f"{name}.safetensors", tensors, metadata)
+        _save_tensors(folder / "optimizer.safetensors", checkpoint.optimizer, None)
+        (folder / "state.json").write_text(json.dumps(asdict(progress)))
+        manifest = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+    try:
+        write_folder(path, fill)
+    except (OSError, SafetensorError) as error:
+        last = latest(run)
+        rescue = f"the last good one is {last}" if last else "there is no earlier one"
+        raise UserError(f"cannot write the checkpoint {path}: {error}: free some space and run again; {rescue}") from None
+    return path
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read and verify a whole checkpoint, tensors on the CPU."""
+    verify(folder)
+    state = json.loads((folder / "state.json").read_text())
+    weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.stem != "optimizer":
+            weights[file.stem] = load_file(file)
+    return Checkpoint(
+        read_config(folder / f"{ACTION}.safetensors"),
+        Progress(**state),
+        weights,
+        load_file(folder / "optimizer.safetensors"),
+    )
+
+
+def verify(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Check the files of a checkpoint (those in `names`, or all) against its manifest.
+
+    Raises:
+        UserError: naming the file that is missing or damaged.
+    """
+    advice = f"remove {folder} to fall back on the checkpoint before it, if there is one"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is not a whole checkpoint: cannot read its manifest.json ({error}): {advice}") from None
+    for name in manifest if names is None else names:
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"the checkpoint {folder} lacks {name}: {advice}")
+        if sha256(file) != manifest.get(name):
+            raise UserError(f"the checkpoint file {file} is damaged (its SHA-256 differs from the manifest's): {advice}")
+
+
+def read_config(file: Path) -> Config:
+    """Return the configuration that travels in a weights file."""
+    return parse(_metadata(file)["config"], str(file))
+
+
+def read_images(file: Path) -> int:
+    """Return how many images the weights in a file were trained on."""
+    return int(_metadata(file)["images"])
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict into a module.
+
+    Raises:
+        UserError: naming the first tensor that does not fit, if the weights are of another architecture.
+    """
+    own = module.state_dict()
+    for name in [*own, *weights]:
+        if name not in weights or name not in own:
+            place = "the checkpoint lacks" if name not in weights else "the network lacks"
+            raise UserError(f"{source} is of another architecture than its configuration describes: {place} {name}")
+        if own[name].shape != weights[name].shape:
+            raise UserError(
+                f"{source} is of another architecture than its configuration describes: {name} has shape "
+                f"{tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+            )
+    module.load_state_dict(weights)
+
+
+def all_checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest first."""
+    folder = folder_of(run)
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step in a checkpoint's name."""
+    match = _NAME.fullmatch(checkpoint.name)
+    assert match is not None
+    return int(match[1])
+
+
+def latest(run: Path) -> Path | None:
+    """Return the newest checkpoint of a run, or None."""
+    checkpoints = all_checkpoints(run)
+    return checkpoints[-1] if checkpoints else None
+
+
+def find(path: Path) -> Path:
+    """Return the checkpoint that a user's path means: itself, or the newest of a run.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the folder of a run or of a checkpoint")
+    if (path / f"{ACTION}.safetensors").is_file() or _NAME.fullmatch(path.name):
+        return path
+    newest = latest(path)
+    if newest is None:
+        raise UserError(f"{path} holds no checkpoint: give the folder of a run that `amgen train` has saved")
+    return newest
+
+
+def rotate(run: Path, keep_last: int, keep_every_steps: float) -> None:
+    """Delete old checkpoints.
+
+    What stays: the newest `keep_last`, and the first at or after each multiple of `keep_every_steps` (0 for none).
+    """
+    reached = 0
+    for path in all_checkpoints(run)[:-keep_last]:
+        multiple = int(step_of(path) / keep_every_steps) if keep_every_steps else 0
+        if multiple > reached:
+            reached = multiple
+        else:
+            shutil.rmtree(path)
+
+
+def _save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, metadata)
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read the weights {file}: {error}") from None
+    if "amgen" not in metadata:
+        raise UserError(f"{file} was not written by amgen: its metadata holds no configuration")
+    contents: dict[str, Any] = json.loads(metadata["amgen"])
+    if contents["format"] != FORMAT:
+        raise UserError(f"{file} has format {contents['format']}, this version of amgen reads format {FORMAT}")
+    return contents

@@ -1,0 +1,93 @@
+"""Writing files so that a crash leaves either the old one or the new one, never half of one."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from amgen.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically.
+
+    Raises:
+        UserError: if the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        fsync(temporary)
+        os.replace(temporary, path)
+        fsync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Create a folder atomically: `fill` writes into a temporary one beside it, which is then synced and renamed.
+
+    A folder already at `path` is replaced. Temporary folders that earlier, killed processes left beside it are removed.
+
+    Raises:
+        OSError: whatever `fill` or the disk raised; nothing is left behind then.
+    """
+    for leftover in path.parent.glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary, replaced = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.replaced.tmp")
+    try:
+        temporary.mkdir()
+        fill(temporary)
+        for file in temporary.iterdir():
+            fsync(file)
+        fsync(temporary)
+        if path.exists():
+            os.rename(path, replaced)
+        os.rename(temporary, path)
+        fsync(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder, parents included, and return it.
+
+    Raises:
+        UserError: if it cannot be created or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path}: {error.strerror or error}: choose another place") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write into the folder {path}: permission denied: choose another place")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Training: the loop, averages of the weights, the run directory."""

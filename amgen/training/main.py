@@ -1,0 +1,51 @@
+"""What `amgen train` does once its options are known."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+
+from amgen.config import Config
+from amgen.data import open_dataset
+from amgen.training.run import prepare_run
+from amgen.training.trainer import Trainer
+
+
+def train(config: Config, run: Path, restart: bool = False, console: Console | None = None) -> None:
+    """Train `config` in the run directory `run`, resuming what is there unless `restart`.
+
+    Call it in every process of a torchrun or `accelerate launch`.
+
+    Raises:
+        UserError: if the options do not fit the data, the run directory or the number of processes.
+        Interrupted: after SIGINT, SIGTERM or SIGUSR1, once the state is saved.
+        Diverged: if the loss or the gradient stops being finite.
+    """
+    options = config.training
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
+    # Without `cpu`, accelerate runs a torchrun on a machine without GPUs as so many separate runs of one process.
+    cpu = options.device == "cpu" or not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if options.precision == "bf16" else "no")
+    console = console or Console()
+    say = console.print if accelerator.is_main_process else lambda *args, **kwargs: None
+    dataset = open_dataset(config.data)
+    # The main process alone touches the folder; the others learn what it found there.
+    found = [prepare_run(run, config, restart)] if accelerator.is_main_process else [None]
+    checkpoint = broadcast_object_list(found)[0]
+    trainer = Trainer(config, dataset, run, accelerator, console)
+    say(
+        f"{len(dataset):,} images of {dataset.source.description}, "
+        f"{sum(p.numel() for p in trainer.action.parameters()):,} parameters, batch {options.batch_size} on "
+        f"{accelerator.num_processes} x {accelerator.device}, run directory {run}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+        say(f"resuming from {checkpoint}", highlight=False, soft_wrap=True)
+    if trainer.progress.step >= trainer.total_steps:
+        say(f"already trained on {trainer.progress.images:,} images: raise training.images to go on", highlight=False)
+        return
+    trainer.train()
+    say(f"trained on {trainer.progress.images:,} images: {run}", highlight=False, soft_wrap=True)

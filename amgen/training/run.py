@@ -1,0 +1,48 @@
+"""The run directory: opened fresh, resumed, or refused."""
+
+import shutil
+from pathlib import Path
+
+from amgen import checkpoints, config
+from amgen.config import Config
+from amgen.errors import UserError
+from amgen.files import make_folder, write_text
+
+CONFIG = "config.yaml"
+CONTENTS = (CONFIG, "metrics.jsonl", "samples", "checkpoints", "eval")
+
+
+def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
+    """Make `run` ready for training with `options` and return the checkpoint to resume from, or None to start.
+
+    Raises:
+        UserError: if the folder holds something else, or a run whose options differ in a way that would change what is learned.
+    """
+    make_folder(run)
+    file = run / CONFIG
+    if not file.exists():
+        strangers = [entry.name for entry in run.iterdir()]
+        if strangers:
+            raise UserError(f"{run} is not empty and holds no {CONFIG} (it holds {strangers[0]}): choose another --run-dir")
+    elif restart:
+        clear_run(run)
+    else:
+        differences = config.load(str(file)).differences(options)
+        if differences:
+            changes = ", ".join(f"{key} ({old!r} there, {new!r} now)" for key, (old, new) in differences.items())
+            raise UserError(
+                f"{run} was trained with other options: {changes}: "
+                "choose another --run-dir, or start over with --restart (which deletes that run)"
+            )
+    write_text(file, options.to_yaml())
+    return checkpoints.latest(run)
+
+
+def clear_run(run: Path) -> None:
+    """Delete what a run has written, and nothing else in its folder."""
+    for name in CONTENTS:
+        entry = run / name
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""The record of a run, metrics.jsonl, and the live line on the terminal."""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from amgen.files import write_text
+
+
+class MetricsFile:
+    """One JSON object a line, each with the `step` it was written after. A resumed run neither loses nor repeats a line."""
+
+    def __init__(self, path: Path, step: int):
+        """Open `path` for appending, after dropping the lines beyond `step` (those of work that was lost)."""
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(path, "".join(line for line in lines if _step_of(line) <= step))
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append a line and hand it to the operating system."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Flush to the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line, infinity for one that a crash cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+class Recorder:
+    """What the main process reports: metrics.jsonl and a live line on the terminal, or plain lines where there is no terminal.
+
+    In the other processes it does nothing.
+
+    Args:
+        run: the run directory.
+        console: where to report.
+        total: images of the whole run.
+        step: steps taken so far.
+        images: images seen so far.
+        enabled: whether this is the main process.
+    """
+
+    def __init__(self, run: Path, console: Console, total: int, step: int, images: int, enabled: bool):
+        self._console, self._total, self._enabled = console, total, enabled
+        self._file = MetricsFile(run / "metrics.jsonl", step) if enabled else None
+        self._progress = Progress(
+            TextColumn("{task.completed:,}/{task.total:,} images"),
+            BarColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+        )
+        self._task: TaskID = self._progress.add_task("", total=total, completed=images, metrics="")
+
+    def step(self, images: int, loss: float, gradient_norm: float) -> None:
+        """Show the state after a step."""
+        if self._enabled and self._console.is_terminal:
+            speed = self._progress.tasks[0].speed
+            rate = f"{speed:,.0f} images/s  " if speed else ""
+            metrics = f"{rate}loss {loss:.4g}  gradient norm {gradient_norm:.3g}"
+            self._progress.update(self._task, completed=images, metrics=metrics)
+
+    def line(self, metrics: dict[str, Any]) -> None:
+        """Write a line of metrics."""
+        if self._file is None:
+            return
+        self._file.write(metrics)
+        if not self._console.is_terminal:
+            rate = metrics["images_per_second"]
+            left = (self._total - metrics["images"]) / rate
+            self._console.print(
+                f"{metrics['images']:,}/{self._total:,} images  loss {metrics['loss']:.4g}  gradient norm "
+                f"{metrics['gradient_norm']:.3g}  {rate:,.0f} images/s  {left / 60:.1f} min left",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
+
+    def sync(self) -> None:
+        """Make sure that the lines are on the disk, before a checkpoint that relies on them."""
+        if self._file is not None:
+            self._file.sync()
+
+    def __enter__(self) -> "Recorder":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,298 @@
+"""The training loop.
+
+Progress is the number of images seen, and everything random is a function of (seed, index in the stream): a run that was stopped and
+resumed, or that runs on another number of processes, computes what an undisturbed one would have.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from amgen import checkpoints
+from amgen.build import build_action, build_coupling, build_loss, build_path
+from amgen.checkpoints import Checkpoint, Progress
+from amgen.config import Config
+from amgen.data import Batch, ImageDataset, TrainingStream, make_grid
+from amgen.errors import Diverged, Interrupted, UserError
+from amgen.files import make_folder
+from amgen.paths import Coupling, PathSample, stratified_times
+from amgen.randomness import Purpose, derive_seed
+from amgen.sampling import generate, with_weights
+from amgen.solvers import make_solver
+from amgen.training.ema import ExponentialAverages
+from amgen.training.interrupts import StopRequest, catch_signals
+from amgen.training.tracking import Recorder
+
+
+class Trainer:
+    """Trains an action in a run directory.
+
+    Args:
+        config: the resolved options.
+        dataset: the training images.
+        run: the run directory, prepared.
+        accelerator: devices, precision and processes.
+        console: where the main process reports.
+    """
+
+    def __init__(self, config: Config, dataset: ImageDataset, run: Path, accelerator: Accelerator, console: Console):
+        self.config = config
+        self.run = run
+        self.accelerator = accelerator
+        self.console = console
+        self.stream = TrainingStream(dataset, config.seed)
+        self.fingerprint = dataset.source.fingerprint()
+        self.path = build_path(config)
+        self.action = build_action(config)
+        _check_labels(config, dataset)
+
+        options = config.training
+        loss = build_loss(config, self.action)
+        if options.compile:
+            loss.compile()  # in place: parameter names stay what they are
+        self.share = _share(options.batch_size, accelerator.num_processes)
+        self.micro_batch = _micro_batch(options.micro_batch, self.share, build_coupling(config).group)
+        self.loss = accelerator.prepare(loss)
+        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
+        self.optimizer = optimizer(
+            self.action.parameters(),
+            lr=options.learning_rate,
+            betas=options.betas,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.averages = ExponentialAverages(self.action, options.ema)
+        self.progress = Progress(data=self.fingerprint)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps in the whole run."""
+        return math.ceil(self.config.training.images / self.config.training.batch_size)
+
+    def train(self) -> None:
+        """Train from the current progress to the end.
+
+        Raises:
+            Interrupted: after a signal, once the state is saved.
+            Diverged: if a loss or a gradient is not finite; the weights that caused it are not saved.
+        """
+        options = self.config.training
+        total = self.total_steps * options.batch_size
+        step, images, main = self.progress.step, self.progress.images, self.accelerator.is_main_process
+        recorder = Recorder(self.run, self.console, total, step, images, enabled=main)
+        with catch_signals() as request, recorder:
+            batches = iter(self._loader())
+            clock, clock_images = time.perf_counter(), self.progress.images
+            while self.progress.step < self.total_steps:
+                before = self.progress.images
+                loss, gradient_norm, stop = self._step(batches, request)
+                after, finished = self.progress.images, self.progress.step == self.total_steps
+                recorder.step(after, loss, gradient_norm)
+                if finished or _crosses(before, after, options.log_every):
+                    recorder.line(self._metrics((after - clock_images) / (time.perf_counter() - clock)))
+                    clock, clock_images = time.perf_counter(), after
+                if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
+                    self._sample_grid()
+                if stop or finished or _crosses(before, after, options.checkpoint_every):
+                    recorder.sync()
+                    self.save()
+                if stop and not finished:
+                    raise Interrupted(
+                        f"stopped after {after:,} of {total:,} images and saved {checkpoints.latest(self.run)}; "
+                        "run the same command again to go on"
+                    )
+
+    def _step(self, batches: Iterator[Batch], request: StopRequest) -> tuple[float, float, bool]:
+        """Take one optimisation step; return the loss and gradient norm over the global batch, and whether to stop."""
+        options, step = self.config.training, self.progress.step
+        passes = self.share // self.micro_batch
+        sums: dict[str, Tensor] = {}
+        for number in range(passes):
+            sample = self._sample(next(batches), step)
+            # Gradients of all but the last pass stay on their process.
+            synchronise = nullcontext() if number == passes - 1 else self.accelerator.no_sync(self.loss)
+            with synchronise:
+                terms = self.loss(sample)
+                self.accelerator.backward(terms.loss.mean() / passes)
+            for name, values in {"loss": terms.loss.detach(), **terms.terms}.items():
+                sums[name] = sums.get(name, 0) + values.float().mean() / passes
+        gradient_norm = torch.nn.utils.clip_grad_norm_(self.action.parameters(), options.clip or math.inf)
+
+        # One small reduction a step tells every process the same loss and the same decision to stop.
+        local = torch.stack([*sums.values(), sums["loss"].new_tensor(float(request.name is not None))])
+        *means, stop = self.accelerator.reduce(local, "mean").tolist()
+        averages = {**dict(zip(sums, means, strict=True)), "gradient_norm": float(gradient_norm)}
+        for name, value in averages.items():
+            if not math.isfinite(value):
+                raise Diverged(self._divergence(name, value))
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.averages.update(step + 1)
+        window = {"steps": 1.0, **averages}
+        summed = {name: self.progress.window.get(name, 0.0) + value for name, value in window.items()}
+        self.progress = replace(self.progress, step=step + 1, images=self.progress.images + options.batch_size, window=summed)
+        return averages["loss"], averages["gradient_norm"], stop > 0
+
+    def _sample(self, batch: Batch, step: int) -> PathSample:
+        """Draw points along the path for a part of the global batch, on the device."""
+        size, device = self.config.training.batch_size, self.accelerator.device
+        first = batch.indices[0] - step * size
+        times = stratified_times(self.config.seed, step, range(first, first + len(batch.indices)), size)
+        if self.config.action.dropout:
+            torch.manual_seed(derive_seed(self.config.seed, Purpose.DROPOUT, batch.indices[0]))
+        return self.path.sample(
+            times.to(device, torch.float32, non_blocking=True),
+            batch.noise.to(device, non_blocking=True),
+            batch.images.to(device, non_blocking=True),
+            label=batch.labels.to(device, non_blocking=True) if self.config.action.classes else None,
+        )
+
+    def _loader(self) -> DataLoader[Batch]:
+        """Yield this process's parts of the global batches, from the current progress to the end of the run."""
+        size, rank = self.config.training.batch_size, self.accelerator.process_index
+        parts = (
+            range(step * size + start, step * size + start + self.micro_batch)
+            for step in range(self.progress.step, self.total_steps)
+            for start in range(rank * self.share, (rank + 1) * self.share, self.micro_batch)
+        )
+        workers = self.config.data.workers
+        return DataLoader(
+            self.stream,
+            batch_sampler=parts,  # type: ignore[arg-type]
+            collate_fn=Coupler(build_coupling(self.config), self.config.action.classes > 0),  # type: ignore[arg-type]
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.accelerator.device.type == "cuda",
+            generator=torch.Generator(),
+        )
+
+    def _learning_rate(self) -> float:
+        """Return the step size of the next step: a linear rise over the warm-up, constant, a linear fall over the decay."""
+        options = self.config.training
+        rise = (self.progress.images + options.batch_size) / options.warmup_images if options.warmup_images else 1.0
+        left = 1 - self.progress.step / self.total_steps
+        fall = left / options.decay if options.decay else 1.0
+        return options.learning_rate * min(1.0, rise, fall)
+
+    def _metrics(self, images_per_second: float) -> dict[str, float]:
+        """Return the means since the last line and empty the window."""
+        window = dict(self.progress.window)
+        steps = window.pop("steps")
+        self.progress = replace(self.progress, window={})
+        return {
+            "step": self.progress.step,
+            "images": self.progress.images,
+            **{name: total / steps for name, total in window.items()},
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": images_per_second,
+        }
+
+    def _sample_grid(self) -> None:
+        """Draw a grid from the first averaged weights, every process its part, and write it on the main one."""
+        options, processes = self.config.sampling, self.accelerator.num_processes
+        first = next(iter(self.averages.averages.values()))
+        action = with_weights(self.action, first)
+        solver = make_solver(options.solver, options.steps, options.tolerance)
+        each = math.ceil(options.grid / processes)
+        mine = range(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
+        samples = generate(action, self.path, self.config, solver, mine, self.config.seed)
+        images = self.accelerator.gather(samples.images.to(self.accelerator.device)).cpu()[: options.grid]
+        if self.accelerator.is_main_process:
+            folder = make_folder(self.run / "samples")
+            make_grid(images).save(folder / f"images-{self.progress.images:09d}.png")
+
+    def save(self) -> None:
+        """Write a checkpoint on the main process, drop old ones, and let the others wait."""
+        options = self.config.training
+        if self.accelerator.is_main_process:
+            weights = {checkpoints.ACTION: self.action.state_dict(), **self.averages.state()}
+            optimizer = {
+                f"{name}:{entry}": value
+                for name, parameter in self.action.named_parameters()
+                for entry, value in self.optimizer.state[parameter].items()
+            }
+            checkpoints.save(self.run, Checkpoint(self.config, self.progress, weights, optimizer))
+            checkpoints.rotate(self.run, options.keep_last, options.keep_every / options.batch_size)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, folder: Path) -> None:
+        """Take over the state of a checkpoint.
+
+        Raises:
+            UserError: if it is damaged, or was trained on other images.
+        """
+        checkpoint = checkpoints.load(folder)
+        if checkpoint.progress.data != self.fingerprint:
+            raise UserError(
+                f"{folder} was trained on other images than {self.stream.dataset.source.description}: "
+                "give the same data.path, or choose another --run-dir"
+            )
+        checkpoints.load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
+        self.averages.load(checkpoint.weights)
+        for name, parameter in self.action.named_parameters():
+            self.optimizer.state[parameter] = {
+                entry: checkpoint.optimizer[f"{name}:{entry}"].to(parameter.device) for entry in ("step", "exp_avg", "exp_avg_sq")
+            }
+        self.progress = checkpoint.progress
+
+    def _divergence(self, name: str, value: float) -> str:
+        last = checkpoints.latest(self.run)
+        rescue = f"the last good checkpoint is {last}" if last else "no checkpoint had been written"
+        return (
+            f"{name} is {value} at step {self.progress.step + 1} ({self.progress.images:,} images): {rescue}; "
+            "try a lower training.learning_rate, a longer training.warmup_images or training.precision=fp32"
+        )
+
+
+@dataclass
+class Coupler:
+    """Joins the noise of a batch with its images; runs where the batch is read, in the workers if there are any."""
+
+    coupling: Coupling
+    within_classes: bool
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with its noise in the order that the coupling wants."""
+        order = self.coupling.assign(batch.noise, batch.images, batch.labels if self.within_classes else None)
+        return replace(batch, noise=batch.noise[order])
+
+
+def _crosses(before: int, after: int, every: int) -> bool:
+    """Tell whether a multiple of `every` lies in (before, after]."""
+    return after // every > before // every
+
+
+def _share(batch_size: int, processes: int) -> int:
+    """Return each process's part of the global batch."""
+    if batch_size % processes:
+        raise UserError(f"training.batch_size={batch_size} is not a multiple of the {processes} processes")
+    return batch_size // processes
+
+
+def _micro_batch(micro_batch: int | None, share: int, group: int) -> int:
+    """Return how many images a process holds in one pass: whole groups of the coupling."""
+    micro_batch = min(micro_batch or share, share)
+    if share % micro_batch:
+        raise UserError(f"training.micro_batch={micro_batch} does not divide the {share} images of each process")
+    if micro_batch % group:
+        raise UserError(f"coupling.group={group} does not divide the {micro_batch} images that a process holds in one pass")
+    return micro_batch
+
+
+def _check_labels(config: Config, dataset: ImageDataset) -> None:
+    """Refuse a class-conditional network whose classes are not those of the data."""
+    classes, found = config.action.classes, len(dataset.source.classes)
+    if classes and classes != found:
+        raise UserError(f"action.classes={classes} but {dataset.source.description} has {found}: set action.classes={found}")

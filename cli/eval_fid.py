@@ -1,0 +1,54 @@
+"""amgen eval-fid."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import BatchSize, Debug, Device, Ema, Label, Raw, Run, Seed, Solver, Steps, Tolerance, positive
+
+
+def eval_fid(
+    run: Run,
+    num: Annotated[
+        int | None, typer.Option(help="Images to generate. Default: as many as real ones, at most 10,000.", show_default=False)
+    ] = None,
+    features: Annotated[str, typer.Option(help="inception (FID), efficientnet-lite0, digits or pixels.")] = "inception",
+    weights: Annotated[
+        Path | None, typer.Option(help="File with the weights of the features, where they are not installed.", show_default=False)
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Real images to compare with. Default: the training images.", show_default=False)] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the report. Default: in the run's eval/.", show_default=False)
+    ] = None,
+    solver: Solver = None,
+    steps: Steps = None,
+    tolerance: Tolerance = None,
+    seed: Seed = 0,
+    label: Label = None,
+    batch_size: BatchSize = None,
+    ema: Ema = None,
+    raw: Raw = False,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Score a trained model: the Fréchet distance of generated from real images, beside that of real from real."""
+    from amgen import config
+    from amgen.evaluation.fid import evaluate
+    from amgen.files import make_folder, write_json
+    from amgen.processes import require_single
+    from amgen.sampling import load
+
+    require_single("amgen eval-fid")
+    if num is not None:
+        positive("--num", num)
+    changes = {"solver": solver, "steps": steps, "tolerance": tolerance, "batch_size": batch_size}
+    config.change(config.SamplingConfig(), changes)  # before anything slow
+    model = load(run, ema, raw, device)
+    options = config.change(model.config.sampling, changes)
+    report = evaluate(model, options, features, num, weights, seed, label, data)
+    file = json_file or model.run / "eval" / f"{features}-{model.images:09d}.json"
+    make_folder(file.parent)
+    write_json(file, report.to_dict())
+    print(f"wrote {file}")
+    print("\n".join(report.lines()))

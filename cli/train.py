@@ -1,0 +1,52 @@
+"""amgen train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Debug
+
+
+def train(
+    preset: Annotated[
+        str, typer.Argument(help="Preset (digits, fashion-mnist, cifar10, cifar10-small) or path of a .yaml file.")
+    ] = "digits",
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where the run lives. Default: runs/ and the preset's name.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change an option, e.g. training.images=2000. Repeatable."),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete what the run directory holds and start over.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved options, the parameter count and the steps; train nothing.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model. The same command again resumes a run that was stopped."""
+    from amgen import config
+
+    options = config.load(preset, overrides or [])
+    if dry_run:
+        _describe(options)
+        return
+    from amgen.training.main import train
+
+    train(options, run_dir or Path("runs") / Path(preset).stem, restart)
+
+
+def _describe(options: "config.Config") -> None:  # type: ignore[name-defined] # noqa: F821
+    import math
+
+    import torch
+
+    from amgen.build import build_action
+
+    with torch.device("meta"):
+        action = build_action(options)
+    training = options.training
+    print(options.to_yaml(), end="")
+    print(f"# {sum(parameter.numel() for parameter in action.parameters()):,} parameters")
+    print(f"# {math.ceil(training.images / training.batch_size):,} steps of {training.batch_size} images, all processes together")

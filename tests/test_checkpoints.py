@@ -1,0 +1,89 @@
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from amgen import checkpoints, files
+from amgen.checkpoints import Checkpoint, Progress
+from amgen.config import Config
+from amgen.errors import UserError
+
+
+def make(step: int, value: float = 1.0) -> Checkpoint:
+    progress = Progress(step=step, images=step * 4, window={"loss": 0.1, "steps": 2.0}, data="abc")
+    weights = {"action": {"w": torch.full((3,), value)}, "ema-0.9": {"w": torch.zeros(3)}}
+    return Checkpoint(Config(), progress, weights, {"w:step": torch.tensor(5.0)})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    written = make(7)
+    found = checkpoints.load(checkpoints.save(tmp_path, written))
+    assert found.config == written.config
+    assert found.progress == written.progress
+    assert found.weights.keys() == written.weights.keys()
+    assert torch.equal(found.weights["action"]["w"], torch.ones(3))
+    assert torch.equal(found.optimizer["w:step"], torch.tensor(5.0))
+    assert [entry.name for entry in checkpoints.folder_of(tmp_path).iterdir()] == ["step-00000007"]
+
+
+def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, make(7))
+    folder = checkpoints.save(tmp_path, make(7, value=2.0))
+    assert checkpoints.load(folder).weights["action"]["w"][0] == 2
+
+
+@pytest.mark.parametrize("name", ["action.safetensors", "ema-0.9.safetensors", "optimizer.safetensors", "state.json"])
+def test_damage_is_found_and_named(name: str, tmp_path: Path) -> None:
+    folder = checkpoints.save(tmp_path, make(7))
+    file = folder / name
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        checkpoints.load(folder)
+    file.unlink()
+    with pytest.raises(UserError, match=f"lacks {name}"):
+        checkpoints.load(folder)
+
+
+def test_a_folder_without_manifest_is_not_a_checkpoint(tmp_path: Path) -> None:
+    folder = checkpoints.save(tmp_path, make(7))
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"not a whole checkpoint: cannot read its manifest.json"):
+        checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "save_file"])
+def test_full_disk_leaves_the_last_good_one(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = checkpoints.save(tmp_path, make(7))
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files if failing == "fsync" else checkpoints, failing, full)
+    with pytest.raises(UserError, match=f"No space left on device.*the last good one is {good}"):
+        checkpoints.save(tmp_path, make(8))
+    assert [entry.name for entry in checkpoints.folder_of(tmp_path).iterdir()] == [good.name]
+    assert checkpoints.load(good).progress.step == 7
+
+
+def test_rotation_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
+    for step in range(1, 11):
+        checkpoints.save(tmp_path, make(step))
+        checkpoints.rotate(tmp_path, keep_last=2, keep_every_steps=4)
+    assert [checkpoints.step_of(path) for path in checkpoints.all_checkpoints(tmp_path)] == [4, 8, 9, 10]
+    checkpoints.rotate(tmp_path, keep_last=1, keep_every_steps=0)
+    assert [checkpoints.step_of(path) for path in checkpoints.all_checkpoints(tmp_path)] == [10]
+
+
+def test_weights_of_another_architecture_are_refused() -> None:
+    module = torch.nn.Linear(2, 3)
+    with pytest.raises(UserError, match="another architecture.*lacks bias"):
+        checkpoints.load_weights(module, {"weight": torch.zeros(3, 2)}, "file")
+    with pytest.raises(UserError, match=r"weight has shape \(3, 5\), expected \(3, 2\)"):
+        checkpoints.load_weights(module, {"weight": torch.zeros(3, 5), "bias": torch.zeros(3)}, "file")
+    with pytest.raises(UserError, match="the network lacks extra"):
+        checkpoints.load_weights(module, {**module.state_dict(), "extra": torch.zeros(1)}, "file")
+
+
+def test_rates_near_one_have_names_of_their_own() -> None:
+    assert checkpoints.ema_name(0.9999999) == "ema-0.9999999"

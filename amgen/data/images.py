@@ -11,6 +11,9 @@ from torchvision.transforms import v2
 from amgen.config import DataConfig
 from amgen.errors import UserError
 
+VISIBLE = 32
+"""Pixels that an image takes in a grid, at least about."""
+
 
 def to_float(images: Tensor) -> Tensor:
     """Map uint8 0..255 to float32 in [-1, 1], any shape."""
@@ -39,11 +42,16 @@ def prepare(image: Image.Image, options: DataConfig, name: str) -> Tensor:
 
 
 def make_grid(images: Tensor, columns: int | None = None, padding: int = 1) -> Image.Image:
-    """Tile uint8 images (N, C, H, W) row by row into one picture, about square unless `columns` is given."""
+    """Tile uint8 images (N, C, H, W) row by row into one picture, about square unless `columns` is given.
+
+    Small images are enlarged by a whole number, each pixel repeated, until a person can see them.
+    """
     from torchvision.utils import make_grid as tile
 
     columns = columns or max(1, round(len(images) ** 0.5))
-    return to_image(tile(images, nrow=columns, padding=padding, pad_value=128))
+    grid = tile(images, nrow=columns, padding=padding, pad_value=128)
+    scale = max(1, VISIBLE // images.shape[-1])
+    return to_image(grid.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1))
 
 
 def to_image(image: Tensor) -> Image.Image:

@@ -105,14 +105,14 @@ def test_gradient_vanishes_at_the_gaussian_optimum(form: type[ActionMatchingLoss
     assert z_scores().max() > 8
 
 
-@pytest.mark.parametrize(("form", "steps", "tolerance"), [(ConditionalLoss, 600, 0.03), (MarginalLoss, 1500, 0.06)])
+@pytest.mark.parametrize(("form", "steps", "tolerance"), [(ConditionalLoss, 600, 0.003), (MarginalLoss, 1500, 0.004)])
 def test_training_recovers_the_gaussian_velocity(
     form: type[ActionMatchingLoss], steps: int, tolerance: float, gaussian: GaussianAction, device: torch.device
 ) -> None:
     """A small network trained by each form reaches the analytic velocity: relative mean squared error below `tolerance`.
 
-    The tolerances are about three times what the seeds 0 to 2 reach; the untrained network is at 1. The marginal form has more
-    variance, hence more steps and a wider tolerance.
+    Seeds 0 to 2 reach 0.0006 to 0.0009 (conditional) and 0.0011 to 0.0012 (marginal); the tolerances are about three times that. The
+    marginal form has more variance, hence more steps and a wider tolerance. An untrained network is near 1.
     """
     gaussian = gaussian.float()
     gaussian.mean, gaussian.scale = gaussian.mean.float(), gaussian.scale.float()

@@ -79,7 +79,7 @@ class CouplingConfig(Section):
     kind: Literal["independent", "ot"] = Field(
         "independent", description="independent, or ot: exact optimal transport among the members of a group."
     )
-    group: Positive = Field(64, description="Images coupled among themselves (ot); must divide each pass of each process.")
+    group: Positive = Field(64, description="Consecutive images of the training stream that are coupled among themselves (ot).")
 
 
 class ActionConfig(Section):
@@ -202,14 +202,6 @@ class Config(Section):
         for resolution in self.action.attention:
             if resolution not in resolutions:
                 raise ValueError(f"action.attention={resolution} is not a resolution of the network: {resolutions}")
-        return self
-
-    @model_validator(mode="after")
-    def _groups_fit(self) -> "Config":
-        group, batch = self.coupling.group, self.training.micro_batch or self.training.batch_size
-        if self.coupling.kind == "ot" and batch % group:
-            name = "micro_batch" if self.training.micro_batch else "batch_size"
-            raise ValueError(f"training.{name}={batch} is not a multiple of coupling.group={group}")
         return self
 
     @property

@@ -46,7 +46,7 @@ class OptimalTransportCoupling(Coupling):
     """Exact optimal transport (squared Euclidean cost) within groups of fixed size (Tong et al., arXiv 2302.00482).
 
     An assignment rather than draws from the plan: every image of a batch is used once. Groups have a size of their own, so that the
-    pairing depends on neither the batch size, the number of processes nor accumulation.
+    pairing need not depend on the batch size, the number of processes or accumulation.
     """
 
     def __init__(self, group: int):

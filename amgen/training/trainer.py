@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,10 +24,11 @@ from amgen.config import Config
 from amgen.data import Batch, ImageDataset, TrainingStream, make_grid
 from amgen.errors import Diverged, Interrupted, UserError
 from amgen.files import make_folder
-from amgen.paths import Coupling, PathSample, stratified_times
+from amgen.paths import PathSample, stratified_times
 from amgen.randomness import Purpose, derive_seed
 from amgen.sampling import generate, with_weights
 from amgen.solvers import make_solver
+from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
 from amgen.training.tracking import Recorder
@@ -49,8 +50,9 @@ class Trainer:
         self.run = run
         self.accelerator = accelerator
         self.console = console
-        self.stream = TrainingStream(dataset, config.seed)
-        self.fingerprint = dataset.source.fingerprint()
+        self.source = dataset.source
+        self.stream = CoupledStream(TrainingStream(dataset, config.seed), build_coupling(config), config.action.classes > 0)
+        self.fingerprint = self.source.fingerprint()
         self.path = build_path(config)
         self.action = build_action(config)
         _check_labels(config, dataset)
@@ -60,7 +62,7 @@ class Trainer:
         if options.compile:
             loss.compile()  # in place: parameter names stay what they are
         self.share = _share(options.batch_size, accelerator.num_processes)
-        self.micro_batch = _micro_batch(options.micro_batch, self.share, build_coupling(config).group)
+        self.micro_batch = _micro_batch(options.micro_batch, self.share)
         self.loss = accelerator.prepare(loss)
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
         self.optimizer = optimizer(
@@ -171,7 +173,7 @@ class Trainer:
         return DataLoader(
             self.stream,
             batch_sampler=parts,  # type: ignore[arg-type]
-            collate_fn=Coupler(build_coupling(self.config), self.config.action.classes > 0),  # type: ignore[arg-type]
+            collate_fn=_unchanged,  # type: ignore[arg-type]
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.accelerator.device.type == "cuda",
@@ -236,8 +238,7 @@ class Trainer:
         checkpoint = checkpoints.load(folder)
         if checkpoint.progress.data != self.fingerprint:
             raise UserError(
-                f"{folder} was trained on other images than {self.stream.dataset.source.description}: "
-                "give the same data.path, or choose another --run-dir"
+                f"{folder} was trained on other images than {self.source.description}: give the same data.path, or choose another --run-dir"
             )
         checkpoints.load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
         self.averages.load(checkpoint.weights)
@@ -256,17 +257,8 @@ class Trainer:
         )
 
 
-@dataclass
-class Coupler:
-    """Joins the noise of a batch with its images; runs where the batch is read, in the workers if there are any."""
-
-    coupling: Coupling
-    within_classes: bool
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Return the batch with its noise in the order that the coupling wants."""
-        order = self.coupling.assign(batch.noise, batch.images, batch.labels if self.within_classes else None)
-        return replace(batch, noise=batch.noise[order])
+def _unchanged(batch: Batch) -> Batch:
+    return batch
 
 
 def _crosses(before: int, after: int, every: int) -> bool:
@@ -281,13 +273,11 @@ def _share(batch_size: int, processes: int) -> int:
     return batch_size // processes
 
 
-def _micro_batch(micro_batch: int | None, share: int, group: int) -> int:
-    """Return how many images a process holds in one pass: whole groups of the coupling."""
+def _micro_batch(micro_batch: int | None, share: int) -> int:
+    """Return how many images a process holds in one pass."""
     micro_batch = min(micro_batch or share, share)
     if share % micro_batch:
         raise UserError(f"training.micro_batch={micro_batch} does not divide the {share} images of each process")
-    if micro_batch % group:
-        raise UserError(f"coupling.group={group} does not divide the {micro_batch} images that a process holds in one pass")
     return micro_batch
 
 

@@ -9,7 +9,8 @@ from amgen import config
 from amgen.training.main import train
 
 STEPS = 20
-OVERRIDES = [*TINY, f"training.images={16 * STEPS}", "training.sample_every=0"]
+OVERRIDES = [*TINY, f"training.images={16 * STEPS}", "training.sample_every=0", "coupling.kind=ot", "coupling.group=32"]
+"""Groups of 32 images, of which each process holds 8 at a time."""
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:

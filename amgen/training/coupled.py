@@ -1,0 +1,39 @@
+"""The training stream with its noise joined to its images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch.utils.data import Dataset
+
+from amgen.data import Batch, TrainingStream
+from amgen.paths import Coupling
+
+
+class CoupledStream(Dataset[Batch]):
+    """A training stream whose noise is exchanged within groups of consecutive items, as a coupling wants.
+
+    Groups are cut from the stream itself, at multiples of `coupling.group`. Whoever needs part of a group reads all of it and keeps its
+    part, so the pairing depends on neither the batch size, the number of processes nor accumulation.
+
+    Args:
+        stream: images and noise as drawn.
+        coupling: which noise goes with which image.
+        within_classes: exchange noise between images of the same class alone (for a class-conditional action).
+    """
+
+    def __init__(self, stream: TrainingStream, coupling: Coupling, within_classes: bool):
+        self.stream = stream
+        self.coupling = coupling
+        self.within_classes = within_classes
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return the items of a run of consecutive `indices` as one batch."""
+        group, first, count = self.coupling.group, indices[0], len(indices)
+        start, stop = first // group * group, -(-(first + count) // group) * group
+        whole = self.stream.__getitems__(range(start, stop))
+        order = self.coupling.assign(whole.noise, whole.images, whole.labels if self.within_classes else None)
+        mine = slice(first - start, first - start + count)
+        return replace(whole, indices=indices, images=whole.images[mine], noise=whole.noise[order[mine]], labels=whole.labels[mine])
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])

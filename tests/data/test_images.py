@@ -52,6 +52,11 @@ def test_modes(image: Image.Image, channels: int, convert: bool, expected: list[
     assert prepared[:, 3, 3].tolist() == expected
 
 
+def test_background_shows_behind_transparency() -> None:
+    prepared = prepare(pixel("RGBA", (200, 0, 0, 0)), DataConfig(channels=3, background=40), "x")
+    assert prepared.unique().tolist() == [40]
+
+
 def test_conversion_is_never_silent() -> None:
     gray, colour = DataConfig(), DataConfig(channels=3)
     with pytest.raises(UserError, match=r"pic is gray but data.channels=3 asks for RGB: set data.convert=true"):

@@ -171,6 +171,12 @@ def test_averages_follow_their_formula(uninterrupted: Path, tmp_path: Path) -> N
     assert number == 6
 
 
+def test_milestones_are_counted_in_images(tmp_path: Path) -> None:
+    """Checkpoints every 16 of 96 images: the newest stays, and the first at or after each 32 images."""
+    folder = run(tmp_path / "run", "training.checkpoint_every=16", "training.keep_last=1", "training.keep_every=32")
+    assert [checkpoints.load(path).progress.images for path in checkpoints.all_checkpoints(folder)] == [32, 64, 96]
+
+
 def test_learning_rate_warms_up_over_images(uninterrupted: Path) -> None:
     """64 images of warm-up in batches of 16: a quarter more each step, then 0.001."""
     assert [line["learning_rate"] for line in metrics(uninterrupted)] == pytest.approx([0.0005, 0.001, 0.001])

@@ -1,21 +1,60 @@
 """From a configuration to the parts it describes."""
 
-import torch
+from collections.abc import Callable
 
-from amgen.actions import Action, DotAction, PooledAction, SquareAction, UNet
-from amgen.config import Config
+import torch
+from torch import Tensor
+
+from amgen.actions import Action, DotAction, PooledAction, SquareAction, TimeOffset, UNet
+from amgen.config import (
+    AdaptiveTimesConfig,
+    ColourisationPathConfig,
+    Config,
+    ConvexConfig,
+    EntropicConfig,
+    InPaintingPathConfig,
+    MarginalLossConfig,
+    OptimalTransportCouplingConfig,
+    SuperResolutionPathConfig,
+    TorusPathConfig,
+    TrigonometricPathConfig,
+    UnbalancedConfig,
+    UniformTimesConfig,
+    VPPathConfig,
+)
+from amgen.errors import UserError
+from amgen.kinds import Balanced, ConvexCost, Entropic, Kind, Unbalanced
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
-from amgen.paths import Coupling, IndependentCoupling, LinearPath, OptimalTransportCoupling, Path
+from amgen.paths import (
+    AdaptiveTimes,
+    ColourisationPath,
+    Coupling,
+    IndependentCoupling,
+    InPaintingPath,
+    LinearPath,
+    Masses,
+    OptimalTransportCoupling,
+    Path,
+    StratifiedTimes,
+    SuperResolutionPath,
+    TimeSampler,
+    TorusPath,
+    TrigonometricPath,
+    UniformTimes,
+    VPPath,
+)
 from amgen.randomness import Purpose, derive_seed
 
 
 def build_action(config: Config) -> Action:
     """Build the action network; its initial weights are a function of the configuration's seed."""
-    options = config.action
+    options, path = config.action, build_path(config)
+    period = path.PERIOD if isinstance(path, TorusPath) else None
+    channels = config.data.channels if period is None else 2 * config.data.channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, Purpose.INITIAL_WEIGHTS, 0))
         body = UNet(
-            channels=config.data.channels,
+            channels=channels,
             size=config.data.size,
             width=options.width,
             multipliers=options.multipliers,
@@ -24,25 +63,100 @@ def build_action(config: Config) -> Action:
             attention_heads=options.attention_heads,
             dropout=options.dropout,
             time_frequency=options.time_frequency,
-            classes=options.classes,
-            out_channels=None if options.head == "pooled" else config.data.channels,
+            classes=options.classes + (no_label(config) is not None),
+            condition_channels=path.condition_channels(config.data.channels),
+            out_channels=None if options.head == "pooled" else channels,
         )
+        offset = TimeOffset(options.time_frequency) if config.dynamics.kind == "unbalanced" else None
         if options.head == "pooled":
-            return PooledAction(body, body.features)
-        return {"dot": DotAction, "square": SquareAction}[options.head](body)
+            return PooledAction(body, body.features, offset, period)
+        return {"dot": DotAction, "square": SquareAction}[options.head](body, offset, period)
+
+
+def no_label(config: Config) -> int | None:
+    """Return the label that stands for no class, or None if the action is never trained without one."""
+    return config.action.classes if config.action.label_dropout else None
 
 
 def build_path(config: Config) -> Path:
     """Build the path between noise and data."""
-    return {"linear": LinearPath}[config.path.kind]()
+    options = config.path
+    if isinstance(options, VPPathConfig):
+        return VPPath(options.beta_min, options.beta_max)
+    if isinstance(options, TrigonometricPathConfig):
+        return TrigonometricPath()
+    if isinstance(options, SuperResolutionPathConfig):
+        return SuperResolutionPath(options.factor)
+    if isinstance(options, InPaintingPathConfig):
+        mask = None if options.mask is None else torch.tensor([[pixel == "x" for pixel in row] for row in options.mask])
+        return InPaintingPath(options.region, mask)
+    if isinstance(options, ColourisationPathConfig):
+        return ColourisationPath(options.noise)
+    if isinstance(options, TorusPathConfig):
+        return TorusPath()
+    return LinearPath()
 
 
 def build_coupling(config: Config) -> Coupling:
     """Build the rule that joins noise with data."""
-    return OptimalTransportCoupling(config.coupling.group) if config.coupling.kind == "ot" else IndependentCoupling()
+    options = config.coupling
+    return OptimalTransportCoupling(options.group) if isinstance(options, OptimalTransportCouplingConfig) else IndependentCoupling()
 
 
-def build_loss(config: Config, action: Action) -> ActionMatchingLoss:
+def build_times(config: Config) -> TimeSampler:
+    """Build the sampler of times."""
+    options = config.times
+    if isinstance(options, AdaptiveTimesConfig):
+        return AdaptiveTimes(options.bins, options.memory, options.floor)
+    return UniformTimes() if isinstance(options, UniformTimesConfig) else StratifiedTimes()
+
+
+def build_kind(config: Config, path: Path) -> Kind:
+    """Build the kind of dynamics."""
+    options = config.dynamics
+    if isinstance(options, EntropicConfig):
+        return Entropic(_sigma(options, path))
+    if isinstance(options, UnbalancedConfig):
+        return Unbalanced(options.rate)
+    return ConvexCost(options.power) if isinstance(options, ConvexConfig) else Balanced()
+
+
+def _sigma(options: EntropicConfig, path: Path) -> Callable[[Tensor], Tensor]:
+    """Return sigma(t)."""
+
+    def scale(t: Tensor) -> Tensor:
+        if options.schedule == "constant":
+            return torch.ones_like(t)
+        if options.schedule == "1-t":
+            return 1 - t
+        noise_scale = path.noise_scale(t)
+        assert noise_scale is not None  # refused with the configuration
+        return noise_scale.sqrt()
+
+    return lambda t: options.sigma * scale(t)
+
+
+def build_masses(config: Config, shares: list[int]) -> Masses | None:
+    """Build the masses of images of which `shares[c]` are of class c, or None where they do not change.
+
+    Raises:
+        UserError: if the classes of the data are not those of the masses.
+    """
+    options = config.data.masses
+    if options is None:
+        return None
+    if len(shares) < 2:
+        raise UserError("data.masses needs images of several classes: give them in one folder a class")
+    return Masses(shares, options.start, options.end, options.interpolation)
+
+
+def build_loss(config: Config, action: Action, path: Path) -> ActionMatchingLoss:
     """Build the objective around an action."""
-    form = {"conditional": ConditionalLoss, "marginal": MarginalLoss}[config.loss.form]
-    return form(action, TimeWeight(TIME_WEIGHTS[config.loss.weight]))
+    form = MarginalLoss if isinstance(config.loss, MarginalLossConfig) else ConditionalLoss
+    return form(action, path, build_kind(config, path), TimeWeight(TIME_WEIGHTS[config.loss.weight]))
+
+
+def laplacian_probes(config: Config) -> int:
+    """Return how many probes the loss needs with each sample."""
+    needed = isinstance(config.loss, MarginalLossConfig) and config.dynamics.kind == "entropic"
+    return config.loss.probes if needed and isinstance(config.loss, MarginalLossConfig) else 0

@@ -38,12 +38,14 @@ class Progress:
         images: images seen.
         window: sums of the metrics since the last line of metrics.jsonl, and their `steps`.
         data: fingerprint of the training images.
+        times: what the sampler of times has learned.
     """
 
     step: int = 0
     images: int = 0
     window: dict[str, float] = field(default_factory=dict)
     data: str = ""
+    times: list[list[float]] = field(default_factory=list)
 
 
 @dataclass

@@ -7,19 +7,21 @@ wrong types and impossible combinations are refused here, before anything is bui
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 
 from amgen.errors import UserError, nearest, unknown
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0)]
 
 MAY_CHANGE: JsonDict = {"may_change": True}
 """Marks the options that do not alter what is learned: a run may be resumed with another value of these."""
@@ -32,6 +34,23 @@ class Section(BaseModel):
 
 
 SectionType = TypeVar("SectionType", bound=Section)
+
+
+def _by(key: str, default: str) -> Discriminator:
+    """Choose among sections by the value of `key`, which need not be given."""
+    return Discriminator(lambda value: value.get(key, default) if isinstance(value, dict) else getattr(value, key, None))
+
+
+class MassesConfig(Section):
+    """Masses of the images that change in time, class by class (unbalanced dynamics)."""
+
+    start: Annotated[list[Share], Field(min_length=1)] | None = Field(
+        None, description="Share of each class at t = 0, in any unit; null for the shares in the data."
+    )
+    end: Annotated[list[Share], Field(min_length=1)] = Field(description="Share of each class at t = 1, in any unit.")
+    interpolation: Literal["linear", "geometric"] = Field(
+        "linear", description="linear: m_t = (1 - t) m_0 + t m_1, total mass kept; geometric: m_0^(1-t) m_1^t."
+    )
 
 
 class DataConfig(Section):
@@ -65,21 +84,178 @@ class DataConfig(Section):
         json_schema_extra=MAY_CHANGE,
     )
     workers: int = Field(0, ge=0, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
+    masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
 
 
-class PathConfig(Section):
-    """How noise is turned into data: the marginals q_t."""
+class LinearPathConfig(Section):
+    """Straight lines from noise to data."""
 
     kind: Literal["linear"] = Field("linear", description="x_t = (1 - t) x_0 + t x_1.")
 
 
-class CouplingConfig(Section):
-    """Which noise is joined with which image."""
+class VPPathConfig(Section):
+    """The marginals of the variance-preserving diffusion, backwards in time."""
 
-    kind: Literal["independent", "ot"] = Field(
-        "independent", description="independent, or ot: exact optimal transport among the members of a group."
+    kind: Literal["vp"] = Field("vp", description="x_t = sigma(1 - t) x_0 + alpha(1 - t) x_1 with alpha^2 + sigma^2 = 1.")
+    beta_min: float = Field(0.1, gt=0, description="Rate of the diffusion at the data.")
+    beta_max: float = Field(20.0, gt=0, description="Rate of the diffusion at the noise.")
+
+
+class TrigonometricPathConfig(Section):
+    """Quarter circles from noise to data."""
+
+    kind: Literal["trigonometric"] = Field("trigonometric", description="x_t = cos(pi t/2) x_0 + sin(pi t/2) x_1.")
+
+
+class SuperResolutionPathConfig(Section):
+    """Known pixels on a grid; noise becomes data between them."""
+
+    kind: Literal["super-resolution"] = Field("super-resolution", description="Fill in what lies between known pixels.")
+    factor: int = Field(2, ge=2, description="Every factor-th pixel in height and in width is known.")
+
+
+class InPaintingPathConfig(Section):
+    """A region is painted, what surrounds it is known."""
+
+    kind: Literal["in-painting"] = Field("in-painting", description="Paint a region of the image.")
+    region: Literal["half", "box", "mask"] = Field("half", description="Top or bottom half, a box anywhere, or a given mask.")
+    mask: list[Annotated[str, Field(pattern=r"^[x.]+$")]] | None = Field(
+        None, description="Rows of the mask, x painted and . known, or an image file, painted where it is light (region=mask)."
     )
-    group: Positive = Field(64, description="Consecutive images of the training stream that are coupled among themselves (ot).")
+
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _read_mask(cls, mask: Any) -> Any:
+        """Replace a file's name by its rows, so that the run does not depend on the file."""
+        if not isinstance(mask, str):
+            return mask
+        from PIL import Image
+
+        try:
+            with Image.open(mask) as image:
+                gray = image.convert("L")
+        except OSError as error:
+            raise ValueError(f"path.mask={mask!r}: cannot read this image: {error}") from None
+        pixels = list(gray.tobytes())
+        return ["".join(".x"[pixel > 127] for pixel in pixels[row : row + gray.width]) for row in range(0, len(pixels), gray.width)]
+
+    @model_validator(mode="after")
+    def _mask_where_needed(self) -> "InPaintingPathConfig":
+        if (self.region == "mask") != (self.mask is not None):
+            raise ValueError("path.region=mask and path.mask go together: give both or neither")
+        return self
+
+
+class ColourisationPathConfig(Section):
+    """From a gray image to its colours."""
+
+    kind: Literal["colourisation"] = Field("colourisation", description="x_t = (1 - t) (gray + noise eps) + t x_1.")
+    noise: float = Field(0.1, gt=0, description="Standard deviation of the noise on the gray image at t = 0.")
+
+
+class TorusPathConfig(Section):
+    """Pixels on circles: from uniform values to data."""
+
+    kind: Literal["torus"] = Field("torus", description="x_t = x_1 + 2 (1 - t) e modulo 4, e uniform on [-1, 1].")
+
+
+PathConfig = Annotated[
+    Annotated[LinearPathConfig, Tag("linear")]
+    | Annotated[VPPathConfig, Tag("vp")]
+    | Annotated[TrigonometricPathConfig, Tag("trigonometric")]
+    | Annotated[SuperResolutionPathConfig, Tag("super-resolution")]
+    | Annotated[InPaintingPathConfig, Tag("in-painting")]
+    | Annotated[ColourisationPathConfig, Tag("colourisation")]
+    | Annotated[TorusPathConfig, Tag("torus")],
+    _by("kind", "linear"),
+]
+
+
+class IndependentCouplingConfig(Section):
+    """Noise and images are joined as they are drawn."""
+
+    kind: Literal["independent"] = Field("independent", description="Noise and images are independent.")
+
+
+class OptimalTransportCouplingConfig(Section):
+    """Noise and images are joined by optimal transport."""
+
+    kind: Literal["ot"] = Field("ot", description="Exact optimal transport among the members of a group.")
+    group: Positive = Field(64, description="Consecutive images of the training stream that are coupled among themselves.")
+
+
+CouplingConfig = Annotated[
+    Annotated[IndependentCouplingConfig, Tag("independent")] | Annotated[OptimalTransportCouplingConfig, Tag("ot")],
+    _by("kind", "independent"),
+]
+
+
+class BalancedConfig(Section):
+    """dx/dt = grad s."""
+
+    kind: Literal["balanced"] = Field("balanced", description="Action Matching: samples flow along grad s.")
+
+
+class EntropicConfig(Section):
+    """dx = grad s dt + sigma(t) dW."""
+
+    kind: Literal["entropic"] = Field("entropic", description="Entropic Action Matching: samples drift along grad s and diffuse.")
+    sigma: float = Field(1.0, gt=0, description="Scale of the noise.")
+    schedule: Literal["constant", "1-t", "sqrt(a)"] = Field(
+        "sqrt(a)", description="sigma(t): sigma, sigma (1 - t), or sigma sqrt(a_t) with a_t the noise scale of the path."
+    )
+
+
+class UnbalancedConfig(Section):
+    """dx/dt = grad s, d(log weight)/dt = rate s."""
+
+    kind: Literal["unbalanced"] = Field("unbalanced", description="Unbalanced Action Matching: mass also grows and shrinks.")
+    rate: float = Field(0.01, gt=0, description="lambda: growth for each unit of s. Small: growing is dear and moving is cheap.")
+
+
+class ConvexConfig(Section):
+    """dx/dt = grad c*(grad s)."""
+
+    kind: Literal["convex"] = Field("convex", description="Action Matching for the transport cost |v|^p / p.")
+    power: float = Field(2.0, gt=1, description="p; 2 is Action Matching itself.")
+
+
+DynamicsConfig = Annotated[
+    Annotated[BalancedConfig, Tag("balanced")]
+    | Annotated[EntropicConfig, Tag("entropic")]
+    | Annotated[UnbalancedConfig, Tag("unbalanced")]
+    | Annotated[ConvexConfig, Tag("convex")],
+    _by("kind", "balanced"),
+]
+
+
+class UniformTimesConfig(Section):
+    """Times drawn one by one."""
+
+    kind: Literal["uniform"] = Field("uniform", description="Each time is uniform on [0, 1), independently.")
+
+
+class StratifiedTimesConfig(Section):
+    """Times that cover the interval evenly."""
+
+    kind: Literal["stratified"] = Field("stratified", description="One time from each of batch_size equal parts of [0, 1).")
+
+
+class AdaptiveTimesConfig(Section):
+    """Times drawn where the loss varies most."""
+
+    kind: Literal["adaptive"] = Field("adaptive", description="Density in proportion to the running deviation of the loss; stratified.")
+    bins: Positive = Field(32, description="Equal bins of [0, 1) with one density each.")
+    memory: Fraction = Field(0.99, description="Decay, per step, of what is remembered of the loss in each bin.")
+    floor: float = Field(0.01, gt=0, le=1, description="Share of the times that stays uniform.")
+
+
+TimesConfig = Annotated[
+    Annotated[UniformTimesConfig, Tag("uniform")]
+    | Annotated[StratifiedTimesConfig, Tag("stratified")]
+    | Annotated[AdaptiveTimesConfig, Tag("adaptive")],
+    _by("kind", "stratified"),
+]
 
 
 class ActionConfig(Section):
@@ -96,23 +272,43 @@ class ActionConfig(Section):
     dropout: Fraction = Field(0.0, description="Dropout rate inside the residual blocks.")
     time_frequency: float = Field(100.0, gt=0, description="Highest angular frequency of the embedding of t, radians per unit of t.")
     classes: int = Field(0, ge=0, description="Number of classes that condition the network; 0 for none.")
+    label_dropout: Fraction = Field(0.0, description="Share of samples trained without their class, for classifier-free guidance.")
 
     @model_validator(mode="after")
     def _divisible(self) -> "ActionConfig":
+        if self.label_dropout and not self.classes:
+            raise ValueError("action.label_dropout needs classes: set action.classes")
         for multiplier in self.multipliers:
             if (self.width * multiplier) % self.attention_heads:
                 raise ValueError(f"attention_heads={self.attention_heads} does not divide {self.width * multiplier} channels")
         return self
 
 
-class LossConfig(Section):
-    """The action-matching objective."""
+Weight = Literal["constant", "1-t", "(1-t)^2"]
 
-    form: Literal["conditional", "marginal"] = Field(
-        "conditional",
-        description="conditional: regression on the path's velocity; marginal: the paper's loss, boundary terms and all.",
+
+class ConditionalLossConfig(Section):
+    """Regression on what is known along each path."""
+
+    form: Literal["conditional"] = Field("conditional", description="Regression on the velocity of the path.")
+    weight: Weight = Field("constant", description="w(t), the weight of time t.")
+
+
+class MarginalLossConfig(Section):
+    """The paper's loss, which sees samples of the marginals alone."""
+
+    form: Literal["marginal"] = Field("marginal", description="The paper's loss: boundary terms and the derivative in t.")
+    weight: Weight = Field("constant", description="w(t), the weight of time t.")
+    boundaries: Literal["paired", "independent"] = Field(
+        "paired", description="Samples at t = 0 and t = 1: of the same pairs as the interior ones, or of others."
     )
-    weight: Literal["constant", "1-t", "(1-t)^2"] = Field("constant", description="w(t), the weight of time t.")
+    probes: int = Field(1, ge=0, description="Rademacher probes for the Laplacian of entropic dynamics; 0 computes it exactly.")
+
+
+LossConfig = Annotated[
+    Annotated[ConditionalLossConfig, Tag("conditional")] | Annotated[MarginalLossConfig, Tag("marginal")],
+    _by("form", "conditional"),
+]
 
 
 class TrainingConfig(Section):
@@ -163,10 +359,16 @@ class TrainingConfig(Section):
 class SamplingConfig(Section):
     """How sample grids are drawn while training, and the defaults of `amgen sample` and `amgen eval-fid`."""
 
-    solver: str = Field("heun", description="ODE solver.", json_schema_extra=MAY_CHANGE)
+    solver: str = Field("heun", description="ODE solver, or SDE solver for entropic dynamics.", json_schema_extra=MAY_CHANGE)
     steps: Positive = Field(20, description="Steps from noise to data (fixed-step solvers).", json_schema_extra=MAY_CHANGE)
     tolerance: float = Field(1e-4, gt=0, description="Relative and absolute tolerance (adaptive solvers).", json_schema_extra=MAY_CHANGE)
     batch_size: Positive = Field(100, description="Images drawn together by each process.", json_schema_extra=MAY_CHANGE)
+    guidance: float = Field(
+        1.0,
+        ge=0,
+        description="Classifier-free guidance: 1 the class as learned, 0 no class, above 1 the class exaggerated.",
+        json_schema_extra=MAY_CHANGE,
+    )
     grid: Positive = Field(64, description="Images in a sample grid.", json_schema_extra=MAY_CHANGE)
 
     @field_validator("solver")
@@ -177,8 +379,10 @@ class SamplingConfig(Section):
         return name
 
 
-SOLVERS = ("dopri5", "euler", "heun", "midpoint", "rk4")
-"""Names of the ODE solvers, here so that they are checked and listed before torch is loaded."""
+ODE_SOLVERS = ("dopri5", "euler", "heun", "midpoint", "rk4")
+SDE_SOLVERS = ("euler-maruyama",)
+SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
+"""Names of the solvers, here so that they are checked and listed before torch is loaded."""
 
 
 class Config(Section):
@@ -186,10 +390,14 @@ class Config(Section):
 
     seed: int = Field(0, ge=0, lt=2**63, description="Everything random in a run follows from this number.")
     data: DataConfig = Field(default_factory=lambda: DataConfig())
-    path: PathConfig = Field(default_factory=lambda: PathConfig())
-    coupling: CouplingConfig = Field(default_factory=lambda: CouplingConfig())
+    path: PathConfig = Field(default_factory=lambda: LinearPathConfig(), description="How noise is turned into data: the marginals q_t.")
+    coupling: CouplingConfig = Field(
+        default_factory=lambda: IndependentCouplingConfig(), description="Which noise is joined with which image."
+    )
+    dynamics: DynamicsConfig = Field(default_factory=lambda: BalancedConfig(), description="How the action moves samples.")
     action: ActionConfig = Field(default_factory=lambda: ActionConfig())
-    loss: LossConfig = Field(default_factory=lambda: LossConfig())
+    loss: LossConfig = Field(default_factory=lambda: ConditionalLossConfig(), description="The form of the objective.")
+    times: TimesConfig = Field(default_factory=lambda: StratifiedTimesConfig(), description="How the times of a batch are drawn.")
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig())
 
@@ -204,6 +412,12 @@ class Config(Section):
                 raise ValueError(f"action.attention={resolution} is not a resolution of the network: {resolutions}")
         return self
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        for problem in _mismatches(self):
+            raise ValueError(problem)
+        return self
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
@@ -216,10 +430,72 @@ class Config(Section):
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """Map each key that differs and alters what is learned to its values here and in `other`."""
         mine, theirs = _flatten(self), _flatten(other)
-        changed = {key: (mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
+        keys = [*mine, *(key for key in theirs if key not in mine)]
+        changed = {key: (mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)}
         # Where the learning rate falls towards the end, moving the end changes every step of the fall.
         bound = {"training.images"} if self.training.decay else set()
         return {key: values for key, values in changed.items() if key in bound or not _may_change(key)}
+
+
+def _mismatches(config: Config) -> Iterator[str]:
+    """Yield what is wrong with the combination of sections, each with its reason and what to do instead."""
+    path, dynamics, loss, coupling = config.path, config.dynamics, config.loss, config.coupling
+    conditional = loss.form == "conditional"
+    if isinstance(path, ColourisationPathConfig) and config.data.channels != 3:
+        yield "path.kind=colourisation needs colours: set data.channels=3"
+    if isinstance(path, SuperResolutionPathConfig) and path.factor > config.data.size:
+        yield f"path.factor={path.factor} leaves one pixel of {config.data.size}: choose a smaller factor"
+    if isinstance(path, InPaintingPathConfig) and path.mask is not None:
+        size = config.data.size
+        if len(path.mask) != size or any(len(row) != size for row in path.mask):
+            yield f"path.mask has {len(path.mask)} rows of {len(path.mask[0])}: expected {size} rows of data.size={size}"
+        if not any("x" in row for row in path.mask):
+            yield "path.mask paints nothing: mark the pixels to paint with x (or light ones in the image file)"
+    if coupling.kind == "ot":
+        if path.kind not in ("linear", "vp", "trigonometric"):
+            yield (
+                f"coupling.kind=ot with path.kind={path.kind}: what generation is given would tell of the noise, which must stay "
+                "independent of it: set coupling.kind=independent"
+            )
+        if config.data.masses is not None and config.data.masses.start is not None:
+            yield (
+                "coupling.kind=ot with data.masses.start: noise joined to heavier images would no longer be standard normal: "
+                "set coupling.kind=independent, or data.masses.start=null"
+            )
+    if dynamics.kind == "entropic" and conditional:
+        if path.kind == "torus":
+            yield (
+                "dynamics.kind=entropic in conditional form needs x_t to be Gaussian given its ends, which the torus path is not: "
+                "set loss.form=marginal"
+            )
+        if coupling.kind == "ot":
+            yield (
+                "dynamics.kind=entropic in conditional form needs noise that is Gaussian given the image, which coupling.kind=ot "
+                "undoes: set coupling.kind=independent, or loss.form=marginal"
+            )
+        if dynamics.schedule == "constant" and loss.weight == "constant":
+            yield (
+                "dynamics.schedule=constant in conditional form asks for a drift that grows as 1/a_t towards the data, with unbounded "
+                "variance: set dynamics.schedule to 1-t or sqrt(a), loss.weight=1-t, or loss.form=marginal"
+            )
+    if dynamics.kind == "entropic" and dynamics.schedule == "sqrt(a)" and path.kind == "torus":
+        yield "dynamics.schedule=sqrt(a) needs the noise scale a_t of a Gaussian path, which the torus has not: set dynamics.schedule=1-t"
+    if isinstance(loss, MarginalLossConfig) and loss.probes != 1 and dynamics.kind != "entropic":
+        yield f"loss.probes={loss.probes} is for the Laplacian of entropic dynamics, not dynamics.kind={dynamics.kind}: leave it out"
+    if config.data.masses is not None and dynamics.kind != "unbalanced":
+        yield f"data.masses change in time, which dynamics.kind={dynamics.kind} cannot follow: set dynamics.kind=unbalanced"
+    if dynamics.kind == "unbalanced" and config.action.classes:
+        yield "dynamics.kind=unbalanced moves mass between classes, so the action must not be told the class: set action.classes=0"
+    solver = config.sampling.solver
+    if dynamics.kind == "entropic" and solver not in SDE_SOLVERS:
+        yield f"sampling.solver={solver} solves ODEs, and entropic dynamics is an SDE: choose one of {', '.join(SDE_SOLVERS)}"
+    if dynamics.kind != "entropic" and solver in SDE_SOLVERS:
+        yield f"sampling.solver={solver} needs the noise of dynamics.kind=entropic: choose one of {', '.join(ODE_SOLVERS)}"
+    if config.sampling.guidance != 1 and not config.action.label_dropout:
+        yield (
+            f"sampling.guidance={config.sampling.guidance} needs a model that also learned without classes: "
+            "train with action.label_dropout=0.1"
+        )
 
 
 def parse(options: Mapping[str, Any], source: str) -> Config:
@@ -284,24 +560,40 @@ def read_yaml(source: str) -> dict[str, Any]:
 
 
 def apply_overrides(options: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return `options` with each `section.key=value` set; values are read as YAML."""
+    """Return `options` with each `section.key=value` set; values are read as YAML.
+
+    Another `kind` or `form` begins its section anew: the options of the old kind do not belong to the new one.
+    """
     result = copy.deepcopy(options)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set {override!r}: expected section.key=value, such as training.images=2000")
-        try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from None
+    changes = [_read_override(override) for override in overrides]
+    for text, keys, value in sorted(changes, key=lambda change: change[1][-1] not in KINDS):
         node = result
-        *parents, leaf = key.split(".")
+        *parents, leaf = keys
         for parent in parents:
-            node = node.setdefault(parent, {})
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
             if not isinstance(node, dict):
-                raise UserError(f"--set {override!r}: {parent!r} is an option, not a section")
+                raise UserError(f"--set {text!r}: {parent!r} is an option, not a section")
+        if leaf in KINDS and node.get(leaf, value) != value:
+            node.clear()
         node[leaf] = value
     return result
+
+
+KINDS = ("kind", "form")
+"""Keys whose value decides what the other options of their section are."""
+
+
+def _read_override(override: str) -> tuple[str, list[str], Any]:
+    """Take `a.b=value` apart: the text itself, the keys and the value."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override!r}: expected section.key=value, such as training.images=2000")
+    try:
+        return override, key.split("."), yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -332,32 +624,63 @@ def _flatten(section: Section, prefix: str = "") -> dict[str, Any]:
 
 
 def _may_change(key: str) -> bool:
-    *parents, leaf = key.split(".")
-    extra = _section(parents).model_fields[leaf].json_schema_extra
+    extra = _field(key.split("."))[1].json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("may_change"))
 
 
-def _section(names: Sequence[str]) -> type[Section]:
-    """Follow section names from Config; stop at the last that is a section."""
+def sections(field: FieldInfo) -> dict[str, type[Section]]:
+    """Map the kinds of section that a field may hold to their classes; a field that holds one kind maps "" to it."""
+    found = {}
+    members = [field.annotation] if isinstance(field.annotation, type) else get_args(field.annotation)
+    for member in members:
+        section, *tags = get_args(member) if get_args(member) else (member,)
+        if isinstance(section, type) and issubclass(section, Section):
+            found[tags[0].tag if tags and isinstance(tags[0], Tag) else ""] = section
+    return found
+
+
+def _field(keys: Sequence[str]) -> tuple[type[Section], FieldInfo]:
+    """Return the section that holds an option, and the option's field; any kind of section that has it will do."""
+    candidates: list[type[Section]] = [Config]
+    for key in keys[:-1]:
+        candidates = [
+            inner for section in candidates if key in section.model_fields for inner in sections(section.model_fields[key]).values()
+        ]
+    return next((section, section.model_fields[keys[-1]]) for section in candidates if keys[-1] in section.model_fields)
+
+
+def _resolve(location: Sequence[str]) -> tuple[list[str], type[Section]]:
+    """Turn pydantic's location of an error, which names kinds, into the user's keys; also return the last section on the way."""
     section: type[Section] = Config
-    for name in names:
-        field = section.model_fields.get(name)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
-            break
-        section = field.annotation
-    return section
+    keys: list[str] = []
+    parts = list(location)
+    while parts:
+        keys.append(parts.pop(0))
+        field = section.model_fields.get(keys[-1])
+        inner = sections(field) if field else {}
+        if "" in inner:
+            section = inner[""]
+        elif parts and parts[0] in inner:
+            section = inner[parts.pop(0)]
+    return keys, section
 
 
 def _first_problem(error: ValidationError) -> str:
     """Word pydantic's first complaint as `section.key=value: what was expected`."""
     problem = error.errors(include_url=False)[0]
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
+    keys, section = _resolve([str(part) for part in problem["loc"]])
+    key = ".".join(keys)
     if problem["type"] == "extra_forbidden":
-        section = _section(location[:-1])
         options = ", ".join(section.model_fields)
-        return f"unknown option {key!r}{nearest(location[-1], section.model_fields)}: options here are {options}"
+        return f"unknown option {key!r}{nearest(keys[-1], section.model_fields)}: options here are {options}"
+    if problem["type"] == "union_tag_invalid":
+        context = problem["ctx"]
+        known = [name.strip("' ") for name in context["expected_tags"].split(",")]
+        choice = "form" if key == "loss" else "kind"
+        return f"{key}.{choice}: {unknown(choice, context['tag'], known)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return message
+    if problem["type"] == "missing":
+        return f"{key} is needed here"
     return f"{key}={problem['input']!r}: {message[0].lower()}{message[1:]}"

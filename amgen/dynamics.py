@@ -1,29 +1,135 @@
-"""What a trained action gives: its velocity, evaluated without leaving an autograd graph behind."""
+"""What a trained action gives: velocity, growth, score, divergence and kinetic energy, without leaving an autograd graph behind."""
 
 import torch
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, vjp, vmap
 
 from amgen.actions import Action
+from amgen.errors import UserError
+from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
+from amgen.paths import Given, Path
+from amgen.paths.base import expand
 
 
 class Dynamics:
-    """The motion dx/dt = grad_x s(t, x) of a trained action, whose parameters are frozen here.
+    """The motion of samples that a trained action describes. Its parameters are frozen here.
+
+    Times are one scalar or one for each sample, (B,); points are (B, ...).
+
+    Args:
+        action: s(t, x).
+        kind: what the gradient of s does to samples; balanced by default.
+        path: the path that the action was trained on, for the score.
+        label: classes, int64 (B,), of a class-conditional action.
+        given: condition and free pixels, where the path gives some. Known pixels do not move.
+        guidance: g of classifier-free guidance, grad s = (1 - g) grad s(no class) + g grad s(class) (arXiv 2207.12598, with g = 1 + w).
+        no_label: the label that stands for no class; needed where `guidance` is not 1.
 
     Attributes:
         evaluations: how many times the gradient of the action has been evaluated on a batch (NFE).
     """
 
-    def __init__(self, action: Action, label: Tensor | None = None, condition: Tensor | None = None):
+    def __init__(
+        self,
+        action: Action,
+        kind: Kind | None = None,
+        path: Path | None = None,
+        label: Tensor | None = None,
+        given: Given | None = None,
+        guidance: float = 1.0,
+        no_label: int | None = None,
+    ):
         self.action = action.requires_grad_(False).eval()
+        self.kind = Balanced() if kind is None else kind
+        self.path = path
         self.label = label
-        self.condition = condition
+        self.given = Given() if given is None else given
+        self.guidance = guidance
+        self.no_label = no_label
+        if guidance != 1 and (label is None or no_label is None):
+            raise UserError(f"guidance={guidance} needs classes and an action that was also trained without them (action.label_dropout)")
         self.evaluations = 0
 
     def velocity(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """Return grad_x s at one time or one for each sample, `t` scalar or (B,), and points `x` (B, ...)."""
-        self.evaluations += 1
-        times = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
-        # The outer no_grad keeps a graph from growing; torch.func.grad differentiates inside it all the same.
+        """Return dx/dt, or the drift of entropic dynamics, shaped like `x`."""
+        return self.velocity_and_growth(t, x)[0]
+
+    def velocity_and_growth(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return dx/dt and d(log weight)/dt, (B,), from one evaluation; growth is zero but for unbalanced dynamics."""
+        # No graph is to grow outside; torch.func.grad differentiates inside all the same.
         with torch.no_grad():
-            return grad(lambda point: self.action(times, point, self.label, self.condition).sum())(x)
+            velocity, action = self._evaluate(t, x)
+        return velocity, self.kind.rate * action if isinstance(self.kind, Unbalanced) else torch.zeros_like(action)
+
+    def growth(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """Return d(log weight)/dt = lambda s, (B,)."""
+        return self.velocity_and_growth(t, x)[1]
+
+    def diffusion(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """Return sigma(t), to be multiplied with dW: broadcastable to `x`, zero on known pixels and for dynamics without noise."""
+        times = self._times(t, x)
+        sigma = self.kind.sigma(times) if isinstance(self.kind, Entropic) else torch.zeros_like(times)
+        return self.given.restrict(expand(sigma, x))
+
+    def score(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """Return grad log q_t, shaped like `x`, from the velocity, for a path that is Gaussian given the data and t < 1.
+
+        The identity holds for noise that is independent of the data, and for balanced dynamics.
+
+        Raises:
+            UserError: for other paths and kinds.
+        """
+        if self.path is None or not isinstance(self.kind, Balanced):
+            raise UserError("the score follows from the velocity of balanced dynamics on a known path alone")
+        return self.path.score(self._times(t, x), x, self.velocity(t, x), self.given)
+
+    def divergence(self, t: Tensor | float, x: Tensor, probes: Tensor | None = None) -> Tensor:
+        """Return div v over the free pixels, (B,).
+
+        Args:
+            t: times.
+            x: points.
+            probes: random signs (B, P, ...) for Hutchinson's unbiased estimate from P probes; by default the divergence is exact, at the
+                price of one evaluation for each dimension.
+        """
+        size = x[0].numel()
+        with torch.no_grad():
+            pullback = vjp(lambda point: self._evaluate(t, point)[0], x)[1]
+
+            def along(direction: Tensor) -> Tensor:
+                direction = self.given.restrict(direction)
+                return (pullback(direction)[0] * direction).flatten(1).sum(dim=1)
+
+            if probes is not None:
+                return vmap(along, in_dims=1)(probes).mean(dim=0)
+            basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *x.shape[1:])
+            return vmap(along, chunk_size=64)(basis.expand(size, *x.shape)).sum(dim=0)
+
+    def kinetic_energy(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """Return 1/2 |v|^2, (B,); its mean over q_t and t is the action of the learned motion."""
+        return 0.5 * self.velocity(t, x).square().flatten(1).sum(dim=1)
+
+    def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
+        return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
+
+    def _evaluate(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the velocity and s."""
+        times, condition = self._times(t, x), self.given.condition
+
+        def gradient(label: Tensor | None) -> tuple[Tensor, Tensor]:
+            def total_action(point: Tensor) -> tuple[Tensor, Tensor]:
+                action = self.action(times, point, label, condition)
+                return action.sum(), action
+
+            self.evaluations += 1
+            slope, action = grad(total_action, has_aux=True)(x)
+            return slope, action
+
+        if self.guidance == 1:
+            slope, action = gradient(self.label)
+        else:
+            assert self.label is not None
+            assert self.no_label is not None
+            without, with_label = gradient(torch.full_like(self.label, self.no_label)), gradient(self.label)
+            slope, action = (torch.lerp(a, b, self.guidance) for a, b in zip(without, with_label, strict=True))
+        return self.kind.velocity(self.given.restrict(slope)), action

@@ -25,6 +25,12 @@ class Purpose(IntEnum):
     SAMPLE_NOISE = 6
     INITIAL_WEIGHTS = 7
     EVALUATION_SPLIT = 8
+    LABEL_DROPOUT = 9
+    CHOICE = 10
+    SAMPLE_CHOICE = 11
+    PROBE = 12
+    BOUNDARY = 13
+    BROWNIAN = 14
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int) -> int:
@@ -58,3 +64,14 @@ def uniform(seed: int, purpose: Purpose, indices: Iterable[int]) -> Tensor:
 def permutation(seed: int, purpose: Purpose, index: int, length: int) -> Tensor:
     """Return a random order of range(length), shape (length,), int64."""
     return torch.randperm(length, generator=generator(seed, purpose, index))
+
+
+def uniforms(seed: int, purpose: Purpose, indices: Sequence[int], count: int) -> Tensor:
+    """Draw `count` numbers in [0, 1) for each index, shape (len(indices), count), float32."""
+    return torch.stack([torch.rand(count, generator=generator(seed, purpose, index)) for index in indices])
+
+
+def rademacher(seed: int, purpose: Purpose, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Draw signs, +1 or -1 with equal chance, of shape (len(indices), *shape), float32."""
+    signs = [torch.randint(2, list(shape), generator=generator(seed, purpose, index)) for index in indices]
+    return torch.stack(signs).mul_(2).sub_(1).float()

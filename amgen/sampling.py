@@ -13,14 +13,16 @@ from torch import Tensor
 
 from amgen import checkpoints
 from amgen.actions import Action
-from amgen.build import build_action, build_path
-from amgen.config import Config, SamplingConfig
-from amgen.data import to_uint8
+from amgen.build import build_action, build_kind, build_path, no_label
+from amgen.config import Config, SamplingConfig, change
+from amgen.data import ImageDataset, open_dataset, to_float, to_uint8
 from amgen.dynamics import Dynamics
 from amgen.errors import Diverged, UserError
+from amgen.kinds import Kind, Unbalanced
+from amgen.paths import Given
 from amgen.paths import Path as ProbabilityPath
-from amgen.randomness import Purpose, gaussian
-from amgen.solvers import ADAPTIVE, Solver, make_solver
+from amgen.randomness import Purpose, gaussian, uniforms
+from amgen.solvers import ADAPTIVE, BrownianMotion, ODESolver, SDESolver, make_solver
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Model:
         config: the configuration it was trained with.
         action: the network, frozen.
         path: the path it was trained on.
+        kind: what the action's gradient does to samples.
         weights: which weights these are, `action` or `ema-RATE`.
         images: how many images they were trained on.
         source: where they came from.
@@ -39,6 +42,7 @@ class Model:
     config: Config
     action: Action
     path: ProbabilityPath
+    kind: Kind
     weights: str
     images: int
     source: Path
@@ -68,12 +72,22 @@ class Samples:
         images: uint8, (B, C, H, W).
         labels: classes asked for, int64 (B,); None for an unconditional model.
         evaluations: gradients of the action evaluated for the batch (NFE).
+        log_weights: log of each image's mass, float64 (B,), where the dynamics are unbalanced; None where all count the same.
+        inputs: what was given of each image, as a picture, uint8 (B, C, H, W); None for a model that starts from noise alone.
+        truths: the images that it was given of, same shape.
     """
 
     indices: Sequence[int]
     images: Tensor
     labels: Tensor | None
     evaluations: int
+    log_weights: Tensor | None = None
+    inputs: Tensor | None = None
+    truths: Tensor | None = None
+
+    def pictures(self) -> list[Tensor]:
+        """Return what a picture of the batch shows: inputs, images and truths, or the images alone."""
+        return [part for part in (self.inputs, self.images, self.truths) if part is not None]
 
 
 def load(source: str | Path, ema: float | None = None, raw: bool = False, device: str = "auto") -> Model:
@@ -104,7 +118,13 @@ def load(source: str | Path, ema: float | None = None, raw: bool = False, device
     action = build_action(config)
     checkpoints.load_weights(action, weights, str(file))
     action.to(_device(device)).requires_grad_(False).eval()
-    return Model(config, action, build_path(config), name, checkpoints.read_images(file), folder)
+    return assemble(config, action, name, checkpoints.read_images(file), folder)
+
+
+def assemble(config: Config, action: Action, weights: str, images: int, source: Path) -> Model:
+    """Put a model together around an action."""
+    path = build_path(config)
+    return Model(config, action, path, build_kind(config, path), weights, images, source)
 
 
 def with_weights(action: Action, weights: Mapping[str, Tensor]) -> Action:
@@ -114,41 +134,113 @@ def with_weights(action: Action, weights: Mapping[str, Tensor]) -> Action:
     return copied
 
 
-def generate(
-    action: Action,
-    path: ProbabilityPath,
-    config: Config,
-    solver: Solver,
-    indices: Sequence[int],
-    seed: int,
-    label: int | None = None,
-) -> Samples:
-    """Generate the images `indices` in one batch.
+@dataclass(frozen=True)
+class Request:
+    """What to generate.
 
-    The noise of image i is drawn on the CPU from (seed, i). A class-conditional model is asked for `label`, or by default for class i
-    modulo the number of classes.
+    Attributes:
+        seed: image i is a function of (model, solver, seed, i).
+        label: class to draw; by default class i modulo the number of classes. None alone for a model without classes.
+        guidance: strength of classifier-free guidance, 1 for none.
+        images: images that a model which completes or colours them starts from; image i modulo their number.
+    """
+
+    seed: int = 0
+    label: int | None = None
+    guidance: float = 1.0
+    images: ImageDataset | None = None
+
+
+def generate(model: Model, solver: ODESolver | SDESolver, indices: Sequence[int], request: Request) -> Samples:
+    """Generate the images `indices` in one batch, from noise drawn on the CPU for (seed, i).
 
     Raises:
+        UserError: if the request does not fit the model.
         Diverged: if an image comes out with values that are not finite.
     """
-    device = next(action.parameters()).device
-    labels = _labels(config.action.classes, indices, label)
-    noise = path.prior(gaussian(seed, Purpose.SAMPLE_NOISE, indices, config.image_shape)).to(device)
-    dynamics = Dynamics(action, labels if labels is None else labels.to(device))
-    x = solver.solve(dynamics.velocity, noise)
+    device, shape, path = model.device, model.config.image_shape, model.path
+    labels = _labels(model.config.action.classes, indices, request.label)
+    data = _start_images(model, request.images, indices)
+    choices = uniforms(request.seed, Purpose.SAMPLE_CHOICE, indices, path.choices).to(device) if path.choices else None
+    given = Given() if data is None else path.given(data, choices)
+    x = path.prior(gaussian(request.seed, Purpose.SAMPLE_NOISE, indices, shape).to(device), data, given)
+    dynamics = Dynamics(
+        model.action,
+        model.kind,
+        path,
+        None if labels is None else labels.to(device),
+        given,
+        request.guidance,
+        no_label(model.config),
+    )
+    log_weights = None
+    if isinstance(solver, SDESolver):
+        x = solver.solve(dynamics.velocity, dynamics.diffusion, BrownianMotion(request.seed, indices, shape, device), x)
+    elif isinstance(model.kind, Unbalanced):
+        x, log_weights = _solve_with_weights(solver, dynamics, x)
+    else:
+        x = solver.solve(dynamics.velocity, x)
     finite = torch.isfinite(x).flatten(1).all(dim=1)
     if not finite.all():
         first = indices[int((~finite).nonzero()[0])]
         raise Diverged(f"image {first} has values that are not finite: use more steps or another checkpoint")
-    return Samples(indices, to_uint8(x).cpu(), labels, dynamics.evaluations)
+    return Samples(
+        indices,
+        to_uint8(path.finish(x)).cpu(),
+        labels,
+        dynamics.evaluations,
+        log_weights,
+        None if data is None else to_uint8(path.shown(data, given)).cpu(),
+        None if data is None else to_uint8(data).cpu(),
+    )
 
 
-def generate_all(model: Model, options: SamplingConfig, indices: Sequence[int], seed: int, label: int | None = None) -> Iterator[Samples]:
-    """Generate the images `indices`, `options.batch_size` at a time."""
+def generate_all(model: Model, options: SamplingConfig, indices: Sequence[int], request: Request) -> Iterator[Samples]:
+    """Generate the images `indices`, `options.batch_size` at a time; `options` name the solver."""
     solver = make_solver(options.solver, options.steps, options.tolerance)
     for start in range(0, len(indices), options.batch_size):
-        chosen = indices[start : start + options.batch_size]
-        yield generate(model.action, model.path, model.config, solver, chosen, seed, label)
+        yield generate(model, solver, indices[start : start + options.batch_size], request)
+
+
+def start_images(model: Model, path: str | None) -> ImageDataset | None:
+    """Open the images that a model which completes or colours them starts from: those at `path`, by default its training images.
+
+    Raises:
+        UserError: if the model starts from noise alone, or the images cannot be opened.
+    """
+    if model.path.guided:
+        return open_dataset(change(model.config.data, {"path": path}))
+    if path is not None:
+        raise UserError(f"this model starts from noise alone: it has no use for the images {path}")
+    return None
+
+
+def effective_sample_size(log_weights: Sequence[float]) -> float:
+    """Return (sum w)^2 / sum w^2: how many equally weighted samples those with `log_weights` are worth (Kish)."""
+    logs = torch.tensor(log_weights, dtype=torch.float64)
+    weights = (logs - logs.max()).exp()
+    return float(weights.sum() ** 2 / weights.square().sum())
+
+
+def _solve_with_weights(solver: ODESolver, dynamics: Dynamics, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Carry points and their log-weights, one more entry of each, from noise to data; the weights are float64."""
+    shape = x.shape
+
+    def velocity(t: float, state: Tensor) -> Tensor:
+        motion, growth = dynamics.velocity_and_growth(t, state[:, :-1].reshape(shape))
+        return torch.cat([motion.flatten(1), growth[:, None].to(motion.dtype)], dim=1)
+
+    end = solver.solve(velocity, torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], dim=1))
+    return end[:, :-1].reshape(shape), end[:, -1].double().cpu()
+
+
+def _start_images(model: Model, images: ImageDataset | None, indices: Sequence[int]) -> Tensor | None:
+    """Return the images to start from, in [-1, 1] and on the device, where the model needs some."""
+    if not model.path.guided:
+        return None
+    if images is None:
+        raise UserError("this model completes given images: give some (--condition-data)")
+    return to_float(images.images([index % len(images) for index in indices])).to(model.device)
 
 
 def _labels(classes: int, indices: Sequence[int], label: int | None) -> Tensor | None:
@@ -162,7 +254,7 @@ def _labels(classes: int, indices: Sequence[int], label: int | None) -> Tensor |
 
 
 def describe_solver(options: SamplingConfig) -> dict[str, Any]:
-    """Return the solver's name and the one setting it heeds, for reports."""
+    """Return the solver's name and the settings it heeds, for reports."""
     adaptive = options.solver in ADAPTIVE
     return {"solver": options.solver, **({"tolerance": options.tolerance} if adaptive else {"steps": options.steps})}
 

@@ -5,7 +5,23 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Debug, Device, Ema, Label, Raw, Run, Seed, Solver, Steps, Tolerance, positive
+from .options import (
+    BatchSize,
+    ConditionData,
+    Debug,
+    Device,
+    Ema,
+    Guidance,
+    Label,
+    Raw,
+    Run,
+    Seed,
+    Solver,
+    Steps,
+    Tolerance,
+    positive,
+    resolve,
+)
 
 
 def eval_fid(
@@ -26,6 +42,8 @@ def eval_fid(
     tolerance: Tolerance = None,
     seed: Seed = 0,
     label: Label = None,
+    guidance: Guidance = None,
+    condition_data: ConditionData = None,
     batch_size: BatchSize = None,
     ema: Ema = None,
     raw: Raw = False,
@@ -37,16 +55,17 @@ def eval_fid(
     from amgen.evaluation.fid import evaluate
     from amgen.files import make_folder, write_json
     from amgen.processes import require_single
-    from amgen.sampling import load
+    from amgen.sampling import Request, load, start_images
 
     require_single("amgen eval-fid")
     if num is not None:
         positive("--num", num)
-    changes = {"solver": solver, "steps": steps, "tolerance": tolerance, "batch_size": batch_size}
+    changes = {"solver": solver, "steps": steps, "tolerance": tolerance, "batch_size": batch_size, "guidance": guidance}
     config.change(config.SamplingConfig(), changes)  # before anything slow
     model = load(run, ema, raw, device)
-    options = config.change(model.config.sampling, changes)
-    report = evaluate(model, options, features, num, weights, seed, label, data)
+    options = resolve(model, changes)
+    request = Request(seed, label, options.guidance, start_images(model, condition_data))
+    report = evaluate(model, options, features, num, request, weights, data)
     file = json_file or model.run / "eval" / f"{features}-{model.images:09d}.json"
     make_folder(file.parent)
     write_json(file, report.to_dict())

@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Debug, Device, Ema, Label, Raw, Run, Seed, Solver, Steps, Tolerance, positive
+from .options import (
+    BatchSize,
+    ConditionData,
+    Debug,
+    Device,
+    Ema,
+    Guidance,
+    Label,
+    Raw,
+    Run,
+    Seed,
+    Solver,
+    Steps,
+    Tolerance,
+    positive,
+    resolve,
+)
 
 
 def sample(
@@ -17,6 +33,8 @@ def sample(
     tolerance: Tolerance = None,
     seed: Seed = 0,
     label: Label = None,
+    guidance: Guidance = None,
+    condition_data: ConditionData = None,
     batch_size: BatchSize = None,
     ema: Ema = None,
     raw: Raw = False,
@@ -33,27 +51,34 @@ def sample(
     from amgen import config
     from amgen.output import ImageWriter
     from amgen.processes import require_single
-    from amgen.sampling import describe_solver, generate_all, load
+    from amgen.sampling import Request, describe_solver, effective_sample_size, generate_all, load, start_images
 
     require_single("amgen sample")
     positive("--num", num)
-    changes = {"solver": solver, "steps": steps, "tolerance": tolerance, "batch_size": batch_size}
+    changes = {"solver": solver, "steps": steps, "tolerance": tolerance, "batch_size": batch_size, "guidance": guidance}
     config.change(config.SamplingConfig(), changes)  # before anything slow
     model = load(run, ema, raw, device)
-    options = config.change(model.config.sampling, changes)
+    options = resolve(model, changes)
     if out is None and grid is None:
         grid = Path("samples.png")
-    settings = {**model.describe(), **describe_solver(options), "seed": seed, "label": label}
+    images = start_images(model, condition_data)
+    start = None if images is None else images.source.description
+    settings = {**model.describe(), **describe_solver(options), "seed": seed, "label": label, "start": start}
+    if options.guidance != 1:
+        settings["guidance"] = options.guidance
     writer = ImageWriter(out, form, grid, settings)
 
-    start, evaluations = time.perf_counter(), []
-    for batch in generate_all(model, options, range(num), seed, label):
+    clock, evaluations, log_weights = time.perf_counter(), [], []
+    for batch in generate_all(model, options, range(num), Request(seed, label, options.guidance, images)):
         writer.write(batch)
         evaluations.append(batch.evaluations)
-    seconds = time.perf_counter() - start
+        log_weights.extend([] if batch.log_weights is None else batch.log_weights.tolist())
+    seconds = time.perf_counter() - clock
     for line in writer.close():
         print(f"wrote {line}")
     print(
         f"{num} images in {seconds:.1f} s, {num / seconds:,.1f} images/s, NFE {max(evaluations)} "
         f"({', '.join(f'{key} {value}' for key, value in settings.items() if value is not None)})"
     )
+    if log_weights:
+        print(f"effective sample size {effective_sample_size(log_weights):,.1f} of {num} weighted images")

@@ -94,9 +94,78 @@ def test_differences_are_those_that_alter_what_is_learned() -> None:
 def test_every_option_has_a_line_of_help() -> None:
     def check(section: type[config.Section]) -> None:
         for name, field in section.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, config.Section):
-                check(field.annotation)
-            else:
-                assert field.description, name
+            inner = config.sections(field)
+            assert field.description or "" in inner, name
+            for kind in inner.values():
+                check(kind)
 
     check(Config)
+
+
+def test_another_kind_begins_its_section_anew() -> None:
+    """Whatever the order; the same kind keeps what is there."""
+    assert config.load("digits", ["coupling.kind=ot"]).coupling.group == 64
+    assert config.load("digits", ["coupling.kind=independent"]).coupling.model_dump() == {"kind": "independent"}
+    vp = config.load("cifar10", ["path.beta_max=10", "path.kind=vp"]).path
+    assert vp.model_dump() == {"kind": "vp", "beta_min": 0.1, "beta_max": 10.0}
+    marginal = config.load("digits", ["loss.weight=1-t", "loss.form=marginal"]).loss
+    assert marginal.model_dump() == {"form": "marginal", "weight": "1-t", "boundaries": "paired", "probes": 1}
+    resolved = config.load("digits", ["dynamics.kind=unbalanced", "data.masses.end=[1,2]"])
+    assert config.parse(resolved.model_dump(mode="json"), "test") == resolved
+
+
+def test_differences_between_kinds_are_named() -> None:
+    balanced, convex = config.load("digits"), config.load("digits", ["dynamics.kind=convex", "dynamics.power=3"])
+    assert balanced.differences(convex) == {"dynamics.kind": ("balanced", "convex"), "dynamics.power": (None, 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason", "alternative"),
+    [
+        (["path.kind=colourisation"], "needs colours", "data.channels=3"),
+        (["path.kind=super-resolution", "path.factor=9"], "leaves one pixel of 8", "smaller factor"),
+        (["path.kind=super-resolution", "coupling.kind=ot"], "tell of the noise", "coupling.kind=independent"),
+        (["path.kind=torus", "coupling.kind=ot"], "tell of the noise", "coupling.kind=independent"),
+        (["path.kind=in-painting", "path.region=mask"], "go together", "give both or neither"),
+        (["path.kind=in-painting", "path.region=mask", "path.mask=[xx,..]"], "2 rows of 2", "8 rows of data.size=8"),
+        (["dynamics.kind=entropic", "path.kind=torus"], "Gaussian given its ends", "loss.form=marginal"),
+        (["dynamics.kind=entropic", "coupling.kind=ot"], "Gaussian given the image", "loss.form=marginal"),
+        (["dynamics.kind=entropic", "dynamics.schedule=constant"], "unbounded variance", "1-t or sqrt(a)"),
+        (["dynamics.kind=entropic", "path.kind=torus", "loss.form=marginal"], "noise scale a_t", "dynamics.schedule=1-t"),
+        (["dynamics.kind=entropic", "sampling.solver=heun"], "solves ODEs", "euler-maruyama"),
+        (["sampling.solver=euler-maruyama"], "needs the noise", "choose one of dopri5"),
+        (["loss.form=marginal", "loss.probes=2"], "Laplacian of entropic dynamics", "leave it out"),
+        (["data.masses.end=[1,2]"], "cannot follow", "dynamics.kind=unbalanced"),
+        (["dynamics.kind=unbalanced", "action.classes=10"], "must not be told the class", "action.classes=0"),
+        (["dynamics.kind=unbalanced", "data.masses={start: [1], end: [1]}", "coupling.kind=ot"], "standard normal", "start=null"),
+        (["sampling.guidance=2"], "also learned without classes", "action.label_dropout"),
+        (["action.label_dropout=0.1"], "needs classes", "action.classes"),
+        (["dynamics.kind=convex", "dynamics.power=1"], "dynamics.power=1", "greater than 1"),
+        (["path.kind=in-painting", "path.mask=missing.png", "path.region=mask"], "cannot read this image", "missing.png"),
+    ],
+)
+def test_impossible_combinations_are_refused_with_reason_and_alternative(overrides: list[str], reason: str, alternative: str) -> None:
+    solver = (
+        []
+        if any("solver" in entry for entry in overrides) or "dynamics.kind=entropic" not in overrides
+        else ["sampling.solver=euler-maruyama"]
+    )
+    coupling = [] if any("coupling" in entry for entry in overrides) else ["coupling.kind=independent"]
+    with pytest.raises(UserError) as caught:
+        config.load("digits", [*overrides, *solver, *coupling])
+    assert reason in str(caught.value)
+    assert alternative in str(caught.value)
+
+
+def test_a_mask_is_read_into_the_configuration(tmp_path: Path) -> None:
+    """From an image file, light pixels painted, so that the run directory does not depend on the file."""
+    from PIL import Image
+
+    image = Image.new("L", (8, 8))
+    image.putpixel((2, 1), 255)
+    image.save(tmp_path / "mask.png")
+    options = ["coupling.kind=independent", "path.kind=in-painting", "path.region=mask", f"path.mask={tmp_path / 'mask.png'}"]
+    resolved = config.load("digits", options)
+    assert resolved.path.mask == ["........", "..x.....", *["........"] * 6]
+    (tmp_path / "mask.png").unlink()
+    assert config.parse(resolved.model_dump(mode="json"), "test") == resolved

@@ -1,7 +1,13 @@
+import pytest
 import torch
 from helpers import small_action
+from torch import Tensor
 
+from amgen.actions import Action, DotAction, TimeOffset, UNet
 from amgen.dynamics import Dynamics
+from amgen.errors import UserError
+from amgen.kinds import ConvexCost, Entropic, Unbalanced
+from amgen.paths import Given, LinearPath, TorusPath
 
 
 def test_velocity_is_the_gradient_of_the_action(device: torch.device, dtype: torch.dtype) -> None:
@@ -27,3 +33,100 @@ def test_no_graph_is_left_and_evaluations_are_counted(dtype: torch.dtype) -> Non
     assert velocity.grad_fn is None
     assert not any(parameter.requires_grad for parameter in action.parameters())
     assert dynamics.evaluations == 3
+
+
+def jacobians(velocity: object, x: Tensor) -> Tensor:
+    """Jacobian of a velocity field at each point, by autograd, (B, D, D)."""
+    return torch.stack([torch.autograd.functional.jacobian(lambda p: velocity(p[None])[0], point) for point in x])  # type: ignore[operator]
+
+
+def differentiable_velocity(action: Action, t: float, x: Tensor) -> Tensor:
+    return torch.func.grad(lambda p: action(torch.full((len(p),), t, dtype=p.dtype), p).sum())(x)
+
+
+def test_divergence_is_the_trace_of_the_jacobian(dtype: torch.dtype) -> None:
+    """Exact, from all sign patterns in two dimensions, and over the free pixels alone; no graph is left."""
+    action = small_action(2, dtype)
+    x = torch.randn(5, 2, dtype=dtype)
+    jacobian = jacobians(lambda p: differentiable_velocity(action, 0.3, p), x)
+    dynamics = Dynamics(action)
+    exact = dynamics.divergence(0.3, x)
+    torch.testing.assert_close(exact, jacobian.diagonal(dim1=1, dim2=2).sum(dim=1))
+    assert not exact.requires_grad
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=dtype).expand(5, 2, 2)
+    torch.testing.assert_close(dynamics.divergence(0.3, x, signs), exact)
+    first = Dynamics(action, given=Given(free=torch.tensor([1.0, 0.0], dtype=dtype)))
+    torch.testing.assert_close(first.divergence(0.3, x), jacobian[:, 0, 0])
+
+
+def test_divergence_of_a_convex_kind_is_that_of_its_velocity(dtype: torch.dtype) -> None:
+    action, kind = small_action(2, dtype), ConvexCost(3.0)
+    x = torch.randn(4, 2, dtype=dtype)
+    jacobian = jacobians(lambda p: kind.velocity(differentiable_velocity(action, 0.3, p)), x)
+    torch.testing.assert_close(Dynamics(action, kind).divergence(0.3, x), jacobian.diagonal(dim1=1, dim2=2).sum(dim=1))
+
+
+def test_divergence_goes_through_every_layer_of_the_network() -> None:
+    """A U-Net with attention: the exact divergence against finite differences of the velocity, to 1e-6 in float64."""
+    body = UNet(channels=1, size=4, width=8, multipliers=[1, 2], blocks=1, attention=[2], out_channels=1)
+    for parameter in body.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    dynamics = Dynamics(DotAction(body).double())
+    x, step = torch.randn(2, 1, 4, 4, dtype=torch.float64), 1e-5
+    expected = torch.zeros(2, dtype=torch.float64)
+    for row in range(4):
+        for column in range(4):
+            shift = torch.zeros_like(x)
+            shift[:, 0, row, column] = step
+            difference = dynamics.velocity(0.3, x + shift) - dynamics.velocity(0.3, x - shift)
+            expected += difference[:, 0, row, column] / (2 * step)
+    torch.testing.assert_close(dynamics.divergence(0.3, x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_kinetic_energy_growth_and_noise(dtype: torch.dtype) -> None:
+    action = small_action(3, dtype)
+    action.offset = TimeOffset(3.0).to(dtype)
+    torch.nn.init.normal_(action.offset.out.weight)
+    x, t = torch.randn(5, 3, dtype=dtype), torch.rand(5, dtype=dtype)
+    dynamics = Dynamics(action, Unbalanced(0.3))
+    torch.testing.assert_close(dynamics.kinetic_energy(t, x), 0.5 * dynamics.velocity(t, x).square().sum(dim=1))
+    torch.testing.assert_close(dynamics.growth(t, x), 0.3 * action(t, x))
+    assert (dynamics.diffusion(t, x) == 0).all()
+    assert (Dynamics(action).growth(t, x) == 0).all()
+    free = torch.tensor([1.0, 0.0, 1.0], dtype=dtype)
+    noise = Dynamics(action, Entropic(lambda t: 2 * t), given=Given(free=free)).diffusion(t, x)
+    torch.testing.assert_close(noise, 2 * t[:, None] * free)
+
+
+def test_score_is_that_of_the_path(dtype: torch.dtype) -> None:
+    """The identity itself is tested with the paths; here it is applied to the action's velocity, or refused."""
+    action, path = small_action(3, dtype), LinearPath()
+    x, t = torch.randn(5, 3, dtype=dtype), 0.9 * torch.rand(5, dtype=dtype)
+    dynamics = Dynamics(action, path=path)
+    torch.testing.assert_close(dynamics.score(t, x), path.score(t, x, dynamics.velocity(t, x), Given()))
+    for other in (Dynamics(action), Dynamics(action, Unbalanced(1.0), path)):
+        with pytest.raises(UserError, match="balanced dynamics on a known path alone"):
+            other.score(t, x)
+    with pytest.raises(UserError, match="TorusPath is not Gaussian"):
+        Dynamics(action, path=TorusPath()).score(t, x)
+
+
+class Labelled(torch.nn.Module):
+    """s = (label + 1) x_0^2 + x_1."""
+
+    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+        assert label is not None
+        return (label + 1) * x[:, 0] ** 2 + x[:, 1]
+
+
+def test_guidance_mixes_the_gradients(dtype: torch.dtype) -> None:
+    """(1 - g) of the class "none", here 3, and g of the class; each guided velocity costs two evaluations."""
+    x, label = torch.randn(4, 2, dtype=dtype), torch.tensor([0, 1, 2, 0])
+    for strength in (0.0, 1.0, 2.5):
+        dynamics = Dynamics(Labelled(), label=label, guidance=strength, no_label=3)  # type: ignore[arg-type]
+        velocity = dynamics.velocity(0.2, x)
+        torch.testing.assert_close(velocity[:, 0], 2 * ((1 - strength) * 4 + strength * (label + 1)) * x[:, 0])
+        torch.testing.assert_close(velocity[:, 1], torch.ones_like(x[:, 1]))
+        assert dynamics.evaluations == (1 if strength == 1 else 2)
+    with pytest.raises(UserError, match="guidance=2 needs classes"):
+        Dynamics(Labelled(), label=label, guidance=2)  # type: ignore[arg-type]

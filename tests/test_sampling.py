@@ -13,7 +13,7 @@ def test_images_do_not_depend_on_the_batch(trained: Path) -> None:
 
     def images(batch_size: int, indices: list[int]) -> torch.Tensor:
         options = config.change(model.config.sampling, {"batch_size": batch_size})
-        return torch.cat([batch.images for batch in sampling.generate_all(model, options, indices, seed=3)])
+        return torch.cat([batch.images for batch in sampling.generate_all(model, options, indices, sampling.Request(seed=3))])
 
     whole = images(16, list(range(16))).int()
     for batch_size in (1, 7):
@@ -26,7 +26,7 @@ def test_images_do_not_depend_on_the_batch(trained: Path) -> None:
 def test_evaluations_are_counted(solver: str, nfe: int, trained: Path) -> None:
     model = sampling.load(trained)
     options = config.change(model.config.sampling, {"solver": solver, "steps": 3})
-    (batch,) = sampling.generate_all(model, options, range(4), seed=0)
+    (batch,) = sampling.generate_all(model, options, range(4), sampling.Request(seed=0))
     assert batch.evaluations == nfe
 
 
@@ -49,21 +49,21 @@ def test_labels(tmp_path: Path, tiny: config.Config) -> None:
     model = sampling.load(tmp_path / "run")
     for parameter in model.action.body.classes.parameters():
         parameter.data *= 30  # six steps have not taught it much
-    (turn,) = sampling.generate_all(model, model.config.sampling, range(12), seed=0)
+    (turn,) = sampling.generate_all(model, model.config.sampling, range(12), sampling.Request(seed=0))
     assert turn.labels is not None
     assert turn.labels.tolist() == [*range(10), 0, 1]
-    (fixed,) = sampling.generate_all(model, model.config.sampling, range(12), seed=0, label=1)
+    (fixed,) = sampling.generate_all(model, model.config.sampling, range(12), sampling.Request(label=1))
     same = (fixed.images == turn.images).flatten(1).all(dim=1)
     assert same[[1, 11]].all()
     assert not same[[0, 2, 3]].any()
     with pytest.raises(UserError, match="knows the classes 0 to 9"):
-        next(sampling.generate_all(model, model.config.sampling, range(2), 0, label=10))
+        next(sampling.generate_all(model, model.config.sampling, range(2), sampling.Request(label=10)))
 
 
 def test_label_of_an_unconditional_model(trained: Path) -> None:
     model = sampling.load(trained)
     with pytest.raises(UserError, match="trained without classes"):
-        next(sampling.generate_all(model, model.config.sampling, range(2), 0, label=1))
+        next(sampling.generate_all(model, model.config.sampling, range(2), sampling.Request(label=1)))
 
 
 def test_divergence_is_an_error(trained: Path) -> None:
@@ -73,7 +73,7 @@ def test_divergence_is_an_error(trained: Path) -> None:
     for parameter in model.action.parameters():
         parameter.data.fill_(float("nan"))
     with pytest.raises(Diverged, match="image 0 has values that are not finite"):
-        next(sampling.generate_all(model, model.config.sampling, range(2), 0))
+        next(sampling.generate_all(model, model.config.sampling, range(2), sampling.Request()))
 
 
 def test_unknown_device(trained: Path) -> None:

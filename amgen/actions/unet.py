@@ -21,7 +21,7 @@ class UNet(nn.Module):
         attention_heads: heads of each attention layer.
         dropout: rate inside the residual blocks.
         time_frequency: highest angular frequency of the embedding of t, radians.
-        classes: number of classes; 0 for none.
+        classes: number of labels; 0 for none.
         condition_channels: channels of the condition, concatenated to x; 0 for none.
         out_channels: channels of the output, from a last convolution that starts at zero; None to return the features themselves.
 

@@ -28,6 +28,10 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.source)
 
+    def class_counts(self) -> list[int]:
+        """Return how many images each class has."""
+        return torch.bincount(self.labels, minlength=len(self.source.classes)).tolist()
+
     def _decode(self, index: int) -> Tensor:
         return prepare(self.source.image(index), self.options, self.source.name(index))
 
@@ -52,16 +56,25 @@ class Batch:
         images: data, float32 in [-1, 1], (B, C, H, W).
         noise: standard normal, same shape.
         labels: classes, int64, (B,).
+        boundary: other items, drawn independently of these, where the loss takes its boundary terms from others.
     """
 
     indices: Sequence[int]
     images: Tensor
     noise: Tensor
     labels: Tensor
+    boundary: "Batch | None" = None
 
     def pin_memory(self) -> "Batch":
         """Move the tensors to page-locked memory (called by DataLoader)."""
-        return Batch(self.indices, self.images.pin_memory(), self.noise.pin_memory(), self.labels.pin_memory())
+        boundary = None if self.boundary is None else self.boundary.pin_memory()
+        return Batch(self.indices, self.images.pin_memory(), self.noise.pin_memory(), self.labels.pin_memory(), boundary)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move the tensors to a device."""
+        boundary = None if self.boundary is None else self.boundary.to(device)
+        images, noise, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.noise, self.labels))
+        return Batch(self.indices, images, noise, labels, boundary)
 
 
 class TrainingStream(Dataset[Batch]):

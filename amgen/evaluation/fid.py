@@ -8,10 +8,12 @@ from torch import Tensor
 
 from amgen.config import SamplingConfig, change
 from amgen.data import ImageDataset, open_dataset
+from amgen.errors import UserError
 from amgen.evaluation.features import extract, make_extractor
 from amgen.evaluation.metrics import frechet_distance, matched_distance
 from amgen.evaluation.report import Report
-from amgen.sampling import Model, describe_solver, generate_all
+from amgen.kinds import Unbalanced
+from amgen.sampling import Model, Request, describe_solver, generate_all
 
 DEFAULT_NUM = 10_000
 
@@ -21,9 +23,8 @@ def evaluate(
     options: SamplingConfig,
     features: str,
     num: int | None = None,
+    request: Request = Request(),  # noqa: B008 (immutable)
     weights: Path | None = None,
-    seed: int = 0,
-    label: int | None = None,
     data: str | None = None,
 ) -> Report:
     """Measure the Fréchet distance of generated images from the images that the model was trained on.
@@ -33,15 +34,19 @@ def evaluate(
         options: solver and batch size.
         features: name of the features.
         num: images to generate; by default as many as there are real ones, at most 10,000.
+        request: seed, class and start images of what is generated.
         weights: file with the features' weights, where they take one.
-        seed: image i is a function of (seed, i).
-        label: class to draw, by default each in turn.
         data: a folder, zip or data set of real images, by default the training images.
 
     Raises:
-        UserError: if the features or the real images are not to be had.
+        UserError: if the features or the real images are not to be had, or the generated images carry weights.
         Diverged: if an image comes out with values that are not finite.
     """
+    if isinstance(model.kind, Unbalanced):
+        raise UserError(
+            "images of unbalanced dynamics carry weights, which this distance does not take into account: "
+            "compare class histograms with scripts/class_histogram.py"
+        )
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(features, channels, size, weights, model.device)
     dataset = open_dataset(change(model.config.data, {"path": data}))
@@ -56,7 +61,7 @@ def evaluate(
 
     def generated_batches() -> Iterator[Tensor]:
         nonlocal nfe
-        for samples in generate_all(model, options, range(num), seed, label):
+        for samples in generate_all(model, options, range(num), request):
             nfe = max(nfe, samples.evaluations)
             lap("generating")
             yield samples.images
@@ -66,7 +71,7 @@ def evaluate(
     lap("generating")
     real = extract(extractor, real_batches(dataset, options.batch_size))
     lap("extracting")
-    value, matched = frechet_distance(generated, real), matched_distance(generated, real, seed)
+    value, matched = frechet_distance(generated, real), matched_distance(generated, real, request.seed)
     lap("measuring")
     return Report(
         metric=extractor.metric,
@@ -77,7 +82,7 @@ def evaluate(
         matched=matched,
         features=extractor.describe(),
         model=model.describe(),
-        sampling={**describe_solver(options), "NFE": nfe, "seed": seed, "label": label},
+        sampling={**describe_solver(options), "NFE": nfe, "seed": request.seed, "label": request.label},
         seconds=seconds,
     )
 

@@ -1,6 +1,6 @@
 """Action-matching objectives."""
 
 from amgen.losses.action_matching import ActionMatchingLoss, ConditionalLoss, LossTerms, MarginalLoss
-from amgen.losses.weights import TIME_WEIGHTS, TimeWeight
+from amgen.losses.weights import CONSTANT, TIME_WEIGHTS, TimeWeight
 
-__all__ = ["TIME_WEIGHTS", "ActionMatchingLoss", "ConditionalLoss", "LossTerms", "MarginalLoss", "TimeWeight"]
+__all__ = ["CONSTANT", "TIME_WEIGHTS", "ActionMatchingLoss", "ConditionalLoss", "LossTerms", "MarginalLoss", "TimeWeight"]

@@ -1,32 +1,42 @@
-"""The action-matching objective (Neklyudov et al., arXiv 2210.06662), in its two forms.
+"""The action-matching objectives (Neklyudov et al., arXiv 2210.06662), for each kind of dynamics in two forms.
 
-Symbols: s(t, x) the action, v = grad_x s its velocity, q_t the marginals, u_t = d/dt x_t the velocity along a path, w(t) >= 0 a weight,
-p(t) the density that times are drawn from, `|.|^2` a sum over all but the batch dimension.
+Symbols: s(t, x) the action, y = grad_x s, c* the conjugate of the transport cost (1/2 |y|^2 but for `ConvexCost`), q_t the marginals, u_t
+= d/dt x_t the velocity along a path, w(t) >= 0 a weight, p(t) the density that times are drawn from, m_t the mass of a sample, r_t = d/dt
+log m_t, sigma(t) the noise of entropic dynamics, lambda the rate of unbalanced ones. Sums of squares run over all but the batch dimension.
 
-Marginal form (theorem 2.2 of the paper, weighted), which needs samples of q_t and nothing else:
+Marginal form (theorem 2.2 and section 3 of the paper, weighted), which needs samples of q_t, with their masses, and nothing else:
 
-    L = E_q0[w(0) s_0] - E_q1[w(1) s_1] + E_{t ~ p} 1/p(t) E_qt[ w(t) (1/2 |v|^2 + d_t s) + w'(t) s ]
+    L = E_q0[w(0) s_0] - E_q1[w(1) s_1] + E_{t ~ p} 1/p(t) E_qt[ w(t) (c*(y) + d_t s + sigma^2/2 Laplacian s + lambda/2 s^2) + w'(t) s ]
 
-Conditional form. Along a path d/dt [w s_t(x_t)] = w' s + w (d_t s + v . u), so integrating over t cancels the boundary terms, d_t s and
-w' against E w v . u, and completing the square leaves a regression:
+with the Laplacian for entropic and the square for unbalanced dynamics alone.
 
-    L = E_{t ~ p} w(t)/p(t) E[ 1/2 |v - u|^2 ] + const
+Conditional form. Along a path of a pair z, d/dt [m w s_t(x_t)] = m (w' s + w (d_t s + y . u + r s)); integrating over t cancels the
+boundary terms, d_t s and w' against -E m w (y . u + r s). The Laplacian, by parts against the Gaussian q_t(. | x_1), is -E y . grad log
+q_t(x_t | x_1). Completing squares leaves
 
-Both have the same minimiser and the same expected gradient. The conditional form has far less variance and needs no derivative in t.
+    L = E_{t ~ p} w(t)/p(t) E m_t [ c*(y) + c(u') - y . u' + lambda/2 (s - r_t/lambda)^2 ] + const,
+    u' = u + sigma^2/2 grad log q_t(x_t | x_1),
+
+whose first three terms are 1/2 |y - u'|^2 for the quadratic cost. Both forms have the same minimiser and the same expected gradient. The
+conditional one has far less variance, no derivative in t and none of third order.
 
 A loss is a module that holds the action, so that it can be wrapped for distributed training and compiled as one function: inner
 gradients are taken with `torch.func`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad
+from torch.func import grad, vjp, vmap
 
 from amgen.actions import Action
-from amgen.losses.weights import TimeWeight
-from amgen.paths import PathSample
+from amgen.errors import UserError
+from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
+from amgen.losses.weights import CONSTANT, TimeWeight
+from amgen.paths import Path, PathSample
+from amgen.paths.base import expand
 
 
 @dataclass
@@ -35,77 +45,164 @@ class LossTerms:
 
     Attributes:
         loss: what is averaged and minimised, shape (B,).
+        interior: the integrand at the sample's time, before division by p(t), (B,), detached.
         terms: named parts of interest, each (B,), detached.
     """
 
     loss: Tensor
+    interior: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 class ActionMatchingLoss(nn.Module):
-    """Base of the losses: an action, a time weight, and what both forms need of them."""
+    """Base of the losses.
 
-    def __init__(self, action: Action, weight: TimeWeight):
+    Args:
+        action: s(t, x).
+        path: where the samples come from.
+        kind: what the action's gradient does to samples.
+        weight: w(t).
+
+    Raises:
+        UserError: if the kind of dynamics cannot be learned on the path in this form; the message says what can.
+    """
+
+    def __init__(self, action: Action, path: Path, kind: Kind | None = None, weight: TimeWeight = CONSTANT):
         super().__init__()
         self.action = action
+        self.path = path
+        self.kind = Balanced() if kind is None else kind
         self.weight = weight
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what cannot be learned."""
 
     def forward(self, sample: PathSample) -> LossTerms:
-        """Return the per-sample terms for a batch drawn from a path."""
+        """Return the per-sample terms for a batch drawn from the path."""
         raise TypeError("use one of the forms: ConditionalLoss, MarginalLoss")
 
 
 class ConditionalLoss(ActionMatchingLoss):
-    """w(t)/p(t) 1/2 |grad_x s - u|^2."""
+    """Regression of the action's gradient, and of its growth, on those of the paths."""
+
+    def check(self) -> None:
+        """Refuse entropic dynamics where the conditional score is missing or not integrable."""
+        if not isinstance(self.kind, Entropic):
+            return
+        end = torch.ones(1, dtype=torch.float64)
+        scale = self.path.noise_scale(end)
+        if scale is None:
+            raise UserError(
+                "entropic dynamics in conditional form need x_t to be Gaussian given the data, which "
+                f"{type(self.path).__name__} is not: use the marginal form"
+            )
+        if float(scale) < 1e-6 and self.weight.at_end * float(self.kind.sigma(end)) > 0:
+            raise UserError(
+                "the drift of entropic dynamics grows as 1/a_t towards the data, with unbounded variance in conditional form: let "
+                "sigma(t) or w(t) vanish at t = 1, or use the marginal form"
+            )
 
     def forward(self, sample: PathSample) -> LossTerms:
         """Return the per-sample terms."""
 
-        def total_action(x: Tensor) -> Tensor:
-            return self.action(sample.t, x, sample.label, sample.condition).sum()
+        def total_action(x: Tensor) -> tuple[Tensor, Tensor]:
+            action = self.action(sample.t, x, sample.label, sample.given.condition)
+            return action.sum(), action
 
-        velocity = grad(total_action)(sample.x)
-        error = 0.5 * _squared_norm(velocity - sample.velocity)
-        return LossTerms(self.weight(sample.t) / sample.density * error, {"velocity_error": error.detach()})
+        gradient, action = grad(total_action, has_aux=True)(sample.x)
+        error = self.kind.gap(sample.given.restrict(gradient), self._target(sample))
+        terms = {"velocity_error": error.detach()}
+        if isinstance(self.kind, Unbalanced):
+            growth = 0 if sample.growth is None else sample.growth
+            growth_error = 0.5 * self.kind.rate * (action - growth / self.kind.rate).square()
+            terms["growth_error"] = growth_error.detach()
+            error = error + growth_error
+        interior = _weigh(sample.mass, self.weight(sample.t) * error)
+        return LossTerms(interior / sample.density, interior.detach(), terms)
+
+    def _target(self, sample: PathSample) -> Tensor:
+        """Return what the gradient is to match, (B, ...)."""
+        if not isinstance(self.kind, Entropic):
+            return sample.velocity
+        assert sample.score is not None
+        half_variance = 0.5 * self.kind.sigma(sample.t).square()
+        return sample.velocity + expand(half_variance, sample.x) * sample.score
 
 
 class MarginalLoss(ActionMatchingLoss):
-    """The paper's loss, with boundary samples from the same pairs as the interior ones."""
+    """The paper's loss.
+
+    The Laplacian of entropic dynamics is estimated from the sample's probes (Hutchinson), or computed exactly where it has none.
+    """
 
     def forward(self, sample: PathSample) -> LossTerms:
         """Return the per-sample terms."""
 
-        def total_action(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            action = self.action(t, x, sample.label, sample.condition)
-            return action.sum(), action
+        def gradient_in_x(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            def total_action(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+                action = self.action(t, x, sample.label, sample.given.condition)
+                return action.sum(), action
 
-        (time_derivative, velocity), action = grad(total_action, argnums=(0, 1), has_aux=True)(sample.t, sample.x)
-        kinetic = 0.5 * _squared_norm(velocity)
-        interior = self.weight(sample.t) * (kinetic + time_derivative)
+            (time_derivative, gradient), action = grad(total_action, argnums=(0, 1), has_aux=True)(sample.t, x)
+            return sample.given.restrict(gradient), (time_derivative, action)
+
+        if isinstance(self.kind, Entropic):
+            gradient, pullback, (time_derivative, action) = vjp(gradient_in_x, sample.x, has_aux=True)  # type: ignore[misc]
+            laplacian = _trace(lambda direction: pullback(direction)[0], sample)
+            time_derivative = time_derivative + 0.5 * self.kind.sigma(sample.t).square() * laplacian
+        else:
+            gradient, (time_derivative, action) = gradient_in_x(sample.x)
+        kinetic = self.kind.conjugate(gradient)
+        integrand = kinetic + time_derivative
+        if isinstance(self.kind, Unbalanced):
+            integrand = integrand + 0.5 * self.kind.rate * action.square()
+        interior = self.weight(sample.t) * integrand
         if not self.weight.is_constant:
             interior = interior + self.weight.derivative(sample.t) * action
+        interior = _weigh(sample.mass, interior)
         boundary = self._boundary(sample)
         terms = {"kinetic": kinetic.detach(), "boundary": boundary.detach()}
-        return LossTerms(boundary + interior / sample.density, terms)
+        return LossTerms(boundary + interior / sample.density, interior.detach(), terms)
 
     def _boundary(self, sample: PathSample) -> Tensor:
-        """Return w(0) s_0(x_0) - w(1) s_1(x_1), (B,), evaluating in one pass the ends whose weight is not zero."""
-        ends = [(0.0, self.weight.at_start, sample.start), (1.0, -self.weight.at_end, sample.end)]
+        """Return w(0) m_0 s_0(x_0) - w(1) m_1 s_1(x_1), (B,), evaluating in one pass the ends whose weight is not zero."""
+        boundary = sample.boundary
+        ends = [
+            (0.0, self.weight.at_start, boundary.start, boundary.start_mass),
+            (1.0, -self.weight.at_end, boundary.end, boundary.end_mass),
+        ]
         ends = [end for end in ends if end[1] != 0]
         if not ends:
             return torch.zeros_like(sample.t)
         count = len(ends)
         action = self.action(
-            torch.cat([torch.full_like(sample.t, time) for time, _, _ in ends]),
-            torch.cat([x for _, _, x in ends]),
-            None if sample.label is None else sample.label.repeat(count),
-            None if sample.condition is None else sample.condition.repeat(count, 1, 1, 1),
+            torch.cat([torch.full_like(sample.t, time) for time, *_ in ends]),
+            torch.cat([x for _, _, x, _ in ends]),
+            None if boundary.label is None else boundary.label.repeat(count),
+            None if boundary.condition is None else boundary.condition.repeat(count, 1, 1, 1),
         )
         values = action.unflatten(0, (count, -1))
-        return sum((sign * value for (_, sign, _), value in zip(ends, values, strict=True)), torch.zeros_like(sample.t))
+        parts = [sign * _weigh(mass, value) for (_, sign, _, mass), value in zip(ends, values, strict=True)]
+        return torch.stack(parts).sum(dim=0)
 
 
-def _squared_norm(x: Tensor) -> Tensor:
-    """Sum of squares over all but the batch dimension, in float32 at least."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.to(dtype).square().flatten(1).sum(dim=1)
+def _weigh(mass: Tensor | None, values: Tensor) -> Tensor:
+    return values if mass is None else mass * values
+
+
+def _trace(product: Callable[[Tensor], Tensor], sample: PathSample) -> Tensor:
+    """Return the trace of a batch of square matrices over the free pixels, (B,); `product` multiplies a batch of vectors by them.
+
+    By the sample's probes e, as the mean of e . M e, or exactly, one basis vector after the other.
+    """
+
+    def along(direction: Tensor) -> Tensor:
+        direction = sample.given.restrict(direction)
+        return (product(direction) * direction).flatten(1).sum(dim=1)
+
+    if sample.probes is not None:
+        return vmap(along, in_dims=1)(sample.probes).mean(dim=0)
+    size = sample.x[0].numel()
+    basis = torch.eye(size, dtype=sample.x.dtype, device=sample.x.device).reshape(size, 1, *sample.x.shape[1:])
+    return vmap(along, chunk_size=64)(basis.expand(size, *sample.x.shape)).sum(dim=0)

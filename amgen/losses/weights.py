@@ -40,3 +40,6 @@ TIME_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "(1-t)^2": lambda t: (1 - t).square(),
 }
 """Weights known by name."""
+
+CONSTANT = TimeWeight(_constant)
+"""w(t) = 1."""

@@ -1,16 +1,34 @@
 """Probability paths between noise and data."""
 
-from amgen.paths.base import Path, PathSample
+from amgen.paths.affine import AffinePath, LinearPath, TrigonometricPath, VPPath
+from amgen.paths.base import Boundary, Given, Path, PathSample
+from amgen.paths.colourisation import ColourisationPath
 from amgen.paths.couplings import Coupling, IndependentCoupling, OptimalTransportCoupling
-from amgen.paths.linear import LinearPath
-from amgen.paths.time import stratified_times
+from amgen.paths.known_pixels import InPaintingPath, KnownPixelsPath, SuperResolutionPath
+from amgen.paths.masses import Masses
+from amgen.paths.time import AdaptiveTimes, StratifiedTimes, TimeSampler, UniformTimes
+from amgen.paths.torus import TorusPath
 
 __all__ = [
+    "AdaptiveTimes",
+    "AffinePath",
+    "Boundary",
+    "ColourisationPath",
     "Coupling",
+    "Given",
+    "InPaintingPath",
     "IndependentCoupling",
+    "KnownPixelsPath",
     "LinearPath",
+    "Masses",
     "OptimalTransportCoupling",
     "Path",
     "PathSample",
-    "stratified_times",
+    "StratifiedTimes",
+    "SuperResolutionPath",
+    "TimeSampler",
+    "TorusPath",
+    "TrigonometricPath",
+    "UniformTimes",
+    "VPPath",
 ]

@@ -1,6 +1,7 @@
 """Probability paths q_t between noise (t = 0) and data (t = 1), known through samples x_t and their velocities.
 
-Symbols: x_0 noise, x_1 data, t in [0, 1], u_t = d/dt x_t along the path that joins the pair (x_0, x_1).
+Symbols: eps standard normal noise, x_1 data, t in [0, 1], x_t = I(t, eps, x_1) a curve that ends at x_1, u_t = d/dt x_t, z = (eps, x_1)
+the pair that a curve belongs to. For most paths x_t is Gaussian given x_1, x_t = mu_t + a_t eps, with the conditional score -eps / a_t.
 """
 
 from abc import ABC, abstractmethod
@@ -8,6 +9,46 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from amgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Given:
+    """What generation is told of an image beforehand.
+
+    Attributes:
+        condition: what the network sees beside x and is not differentiated in, (B, K, H, W); None for nothing.
+        free: 1 where pixels move and 0 where they are known, (B, 1, H, W); None when all move.
+    """
+
+    condition: Tensor | None = None
+    free: Tensor | None = None
+
+    def restrict(self, x: Tensor) -> Tensor:
+        """Set to zero what belongs to known pixels."""
+        return x if self.free is None else x * self.free
+
+
+@dataclass
+class Boundary:
+    """Samples of q_0 and q_1 for the boundary terms of the marginal form.
+
+    Attributes:
+        start: samples of q_0, (B, ...).
+        end: samples of q_1, same shape.
+        label: class of each pair, int64 (B,), or None.
+        condition: condition of each pair, (B, K, H, W), or None.
+        start_mass: mass of each pair at t = 0, (B,); None for ones.
+        end_mass: mass of each pair at t = 1, (B,); None for ones.
+    """
+
+    start: Tensor
+    end: Tensor
+    label: Tensor | None = None
+    condition: Tensor | None = None
+    start_mass: Tensor | None = None
+    end_mass: Tensor | None = None
 
 
 @dataclass
@@ -19,44 +60,114 @@ class PathSample:
         x: points x_t, shape (B, ...).
         velocity: u_t, same shape as `x`.
         density: p(t), the density that `t` was drawn from, shape (B,).
-        start: x_0 of the same pairs, samples of q_0, same shape as `x`.
-        end: x_1 of the same pairs, samples of q_1, same shape as `x`.
+        boundary: samples of both ends.
+        score: conditional score grad log q_t(x_t | x_1), same shape as `x`; None where x_t is not Gaussian given x_1.
         label: class of each sample, int64, shape (B,); None for an unconditional action.
-        condition: what the network sees beside `x` and is not differentiated in, (B, K, H, W); None for nothing.
+        given: condition and free pixels.
+        mass: m_t of each sample, (B,); None for ones.
+        growth: d/dt log m_t, (B,); None for zeros.
+        probes: random signs for the Hutchinson estimate of the Laplacian, (B, P, ...); None when there is none to estimate.
     """
 
     t: Tensor
     x: Tensor
     velocity: Tensor
     density: Tensor
-    start: Tensor
-    end: Tensor
+    boundary: Boundary
+    score: Tensor | None = None
     label: Tensor | None = None
-    condition: Tensor | None = None
+    given: Given = Given()
+    mass: Tensor | None = None
+    growth: Tensor | None = None
+    probes: Tensor | None = None
 
 
 class Path(ABC):
-    """A family of curves x_t = I(t, x_0, x_1) that start at noise and end at data."""
+    """A family of curves x_t = I(t, eps, x_1) that end at data.
+
+    Attributes:
+        choices: uniform random numbers that each sample needs beside its noise.
+        guided: whether generation starts from an image of which something is known.
+    """
+
+    choices: int = 0
+    guided: bool = False
 
     @abstractmethod
-    def interpolate(self, t: Tensor, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x_t and u_t = d/dt x_t, both shaped like `x_0` (B, ...), at times `t` (B,)."""
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+        """Return x_t and u_t = d/dt x_t, both shaped like `data` (B, ...), at times `t` (B,)."""
+
+    def condition_channels(self, channels: int) -> int:
+        """Return how many channels the condition of images with `channels` channels has."""
+        return 0
+
+    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+        """Return what is told of images `data` (B, C, H, W); `choices` (B, `self.choices`) are uniform random numbers."""
+        return Given()
+
+    def noise_scale(self, t: Tensor) -> Tensor | None:
+        """Return a_t at times (B,), shape (B,), of x_t = mu_t + a_t eps; None where x_t is not Gaussian given x_1."""
+        return None
+
+    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+        """Turn standard normal noise (B, ...) into samples of q_0, where generation starts.
+
+        Args:
+            noise: standard normal.
+            data: the images that something is known of, where `guided`. Nothing else of them is looked at.
+            given: what is known, as `given` returns it.
+        """
+        return noise
+
+    def shown(self, data: Tensor, given: Given) -> Tensor:
+        """Return what is known of images as a picture, shaped like them; unknown pixels are black."""
+        return data if given.free is None else torch.where(given.free.bool(), -1.0, data)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Bring the end of a generated curve into the range of data."""
+        return x
+
+    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return grad log q_t at points x (B, ...), given the marginal velocity there, noise and data being independent.
+
+        Raises:
+            UserError: for a path that is not Gaussian.
+        """
+        raise UserError(f"{type(self).__name__} is not Gaussian given the data: its score does not follow from the velocity")
 
     def sample(
         self,
         t: Tensor,
-        x_0: Tensor,
-        x_1: Tensor,
+        noise: Tensor,
+        data: Tensor,
         density: Tensor | None = None,
         label: Tensor | None = None,
+        choices: Tensor | None = None,
     ) -> PathSample:
-        """Draw points along the curves that join `x_0` with `x_1`; `density` is p(t), 1 by default."""
-        x, velocity = self.interpolate(t, x_0, x_1)
-        return PathSample(t, x, velocity, torch.ones_like(t) if density is None else density, x_0, x_1, label)
+        """Draw points along the curves of `noise` and `data`.
 
-    def prior(self, noise: Tensor) -> Tensor:
-        """Turn standard normal noise (B, ...) into samples of q_0, where generation starts."""
-        return noise
+        Args:
+            t: times, (B,).
+            noise: standard normal, (B, ...).
+            data: x_1, same shape.
+            density: p(t), (B,); ones by default.
+            label: classes that condition the action, int64 (B,).
+            choices: uniform random numbers, (B, `self.choices`), where the path needs some.
+        """
+        given = self.given(data, choices)
+        x, velocity = self.interpolate(t, noise, data, given)
+        scale = self.noise_scale(t)
+        start, _ = self.interpolate(torch.zeros_like(t), noise, data, given)
+        return PathSample(
+            t=t,
+            x=x,
+            velocity=velocity,
+            density=torch.ones_like(t) if density is None else density,
+            boundary=Boundary(start, data, label, given.condition),
+            score=None if scale is None else given.restrict(-noise / expand(scale, noise)),
+            label=label,
+            given=given,
+        )
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError, unknown
+from amgen.errors import UserError
 
 Velocity = Callable[[float, Tensor], Tensor]
 """v(t, x) at a scalar time, shaped like x."""
 
 
-class Solver(ABC):
+class ODESolver(ABC):
     """Carries points along a velocity field.
 
     Attributes:
@@ -31,7 +31,7 @@ class Solver(ABC):
         """Carry `x` (B, ...) from time `start` to time `end`."""
 
 
-class RungeKutta(Solver):
+class RungeKutta(ODESolver):
     """An explicit Runge-Kutta method with equal steps.
 
     Stage i evaluates k_i = v(t + nodes_i h, x + h sum_j matrix_ij k_j); a step adds h sum_i weights_i k_i.
@@ -104,7 +104,7 @@ class RK4(RungeKutta):
     weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
 
-class Dopri5(Solver):
+class Dopri5(ODESolver):
     """Dormand and Prince's adaptive method of order 5, from torchdiffeq.
 
     A step is accepted when the scaled error of every sample is below 1, so that a batch is solved as well as its hardest member.
@@ -145,16 +145,3 @@ class Dopri5(Solver):
 
 FIXED_STEP: dict[str, type[RungeKutta]] = {"euler": Euler, "heun": Heun, "midpoint": Midpoint, "rk4": RK4}
 ADAPTIVE: dict[str, type[Dopri5]] = {"dopri5": Dopri5}
-
-
-def make_solver(name: str, steps: int, tolerance: float) -> Solver:
-    """Return the solver of that name; fixed-step ones take `steps`, adaptive ones `tolerance`.
-
-    Raises:
-        UserError: for an unknown name, listing the valid ones, or a value out of range.
-    """
-    if name in FIXED_STEP:
-        return FIXED_STEP[name](steps)
-    if name in ADAPTIVE:
-        return ADAPTIVE[name](tolerance)
-    raise unknown("solver", name, [*FIXED_STEP, *ADAPTIVE])

@@ -1,7 +1,6 @@
 """The training stream with its noise joined to its images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch.utils.data import Dataset
 
@@ -19,12 +18,14 @@ class CoupledStream(Dataset[Batch]):
         stream: images and noise as drawn.
         coupling: which noise goes with which image.
         within_classes: exchange noise between images of the same class alone (for a class-conditional action).
+        boundary: another stream of the same images, for boundary terms that are independent of the interior ones; None for no such terms.
     """
 
-    def __init__(self, stream: TrainingStream, coupling: Coupling, within_classes: bool):
+    def __init__(self, stream: TrainingStream, coupling: Coupling, within_classes: bool, boundary: TrainingStream | None = None):
         self.stream = stream
         self.coupling = coupling
         self.within_classes = within_classes
+        self.boundary = boundary
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the items of a run of consecutive `indices` as one batch."""
@@ -33,7 +34,8 @@ class CoupledStream(Dataset[Batch]):
         whole = self.stream.__getitems__(range(start, stop))
         order = self.coupling.assign(whole.noise, whole.images, whole.labels if self.within_classes else None)
         mine = slice(first - start, first - start + count)
-        return replace(whole, indices=indices, images=whole.images[mine], noise=whole.noise[order[mine]], labels=whole.labels[mine])
+        boundary = None if self.boundary is None else self.boundary.__getitems__(indices)
+        return Batch(indices, whole.images[mine], whole.noise[order[mine]], whole.labels[mine], boundary)
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])

@@ -18,15 +18,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from amgen import checkpoints
-from amgen.build import build_action, build_coupling, build_loss, build_path
+from amgen.build import (
+    build_action,
+    build_coupling,
+    build_loss,
+    build_masses,
+    build_path,
+    build_times,
+    laplacian_probes,
+    no_label,
+)
 from amgen.checkpoints import Checkpoint, Progress
-from amgen.config import Config
+from amgen.config import Config, MarginalLossConfig
 from amgen.data import Batch, ImageDataset, TrainingStream, make_grid
 from amgen.errors import Diverged, Interrupted, UserError
 from amgen.files import make_folder
-from amgen.paths import PathSample, stratified_times
-from amgen.randomness import Purpose, derive_seed
-from amgen.sampling import generate, with_weights
+from amgen.paths import Boundary, PathSample
+from amgen.randomness import Purpose, derive_seed, rademacher, uniform, uniforms
+from amgen.sampling import Request, assemble, generate, with_weights
 from amgen.solvers import make_solver
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
@@ -50,15 +59,19 @@ class Trainer:
         self.run = run
         self.accelerator = accelerator
         self.console = console
-        self.source = dataset.source
-        self.stream = CoupledStream(TrainingStream(dataset, config.seed), build_coupling(config), config.action.classes > 0)
-        self.fingerprint = self.source.fingerprint()
+        self.dataset = dataset
+        self.stream = CoupledStream(
+            TrainingStream(dataset, config.seed), build_coupling(config), config.action.classes > 0, _boundary_stream(config, dataset)
+        )
+        self.fingerprint = dataset.source.fingerprint()
         self.path = build_path(config)
+        self.times = build_times(config)
         self.action = build_action(config)
         _check_labels(config, dataset)
+        self.masses = build_masses(config, dataset.class_counts())
 
         options = config.training
-        loss = build_loss(config, self.action)
+        loss = build_loss(config, self.action, self.path)
         if options.compile:
             loss.compile()  # in place: parameter names stay what they are
         self.share = _share(options.batch_size, accelerator.num_processes)
@@ -118,6 +131,7 @@ class Trainer:
         options, step = self.config.training, self.progress.step
         passes = self.share // self.micro_batch
         sums: dict[str, Tensor] = {}
+        seen: list[Tensor] = []
         for number in range(passes):
             sample = self._sample(next(batches), step)
             # Gradients of all but the last pass stay on their process.
@@ -127,6 +141,8 @@ class Trainer:
                 self.accelerator.backward(terms.loss.mean() / passes)
             for name, values in {"loss": terms.loss.detach(), **terms.terms}.items():
                 sums[name] = sums.get(name, 0) + values.float().mean() / passes
+            if self.times.adaptive:
+                seen.append(self.times.statistics(sample.t.cpu(), terms.interior.cpu()))
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.action.parameters(), options.clip or math.inf)
 
         # One small reduction a step tells every process the same loss and the same decision to stop.
@@ -136,6 +152,8 @@ class Trainer:
         for name, value in averages.items():
             if not math.isfinite(value):
                 raise Diverged(self._divergence(name, value))
+        if self.times.adaptive:
+            self.times.learn(self._total(torch.stack(seen).sum(dim=0)))
 
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
@@ -147,19 +165,59 @@ class Trainer:
         self.progress = replace(self.progress, step=step + 1, images=self.progress.images + options.batch_size, window=summed)
         return averages["loss"], averages["gradient_norm"], stop > 0
 
+    def _total(self, statistics: Tensor) -> Tensor:
+        """Return the sum of float64 statistics over all processes, on the CPU."""
+        if self.accelerator.num_processes == 1:
+            return statistics
+        return self.accelerator.reduce(statistics.to(self.accelerator.device), "sum").cpu()
+
     def _sample(self, batch: Batch, step: int) -> PathSample:
         """Draw points along the path for a part of the global batch, on the device."""
-        size, device = self.config.training.batch_size, self.accelerator.device
+        config, seed, size, device = self.config, self.config.seed, self.config.training.batch_size, self.accelerator.device
         first = batch.indices[0] - step * size
-        times = stratified_times(self.config.seed, step, range(first, first + len(batch.indices)), size)
-        if self.config.action.dropout:
-            torch.manual_seed(derive_seed(self.config.seed, Purpose.DROPOUT, batch.indices[0]))
-        return self.path.sample(
-            times.to(device, torch.float32, non_blocking=True),
-            batch.noise.to(device, non_blocking=True),
-            batch.images.to(device, non_blocking=True),
-            label=batch.labels.to(device, non_blocking=True) if self.config.action.classes else None,
+        times, density = self.times.draw(seed, step, range(first, first + len(batch.indices)), size)
+        # Below 1 in float32 as well, where scores are finite.
+        times = times.float().clamp(max=1 - torch.finfo(torch.float32).eps / 2)
+        if config.action.dropout:
+            torch.manual_seed(derive_seed(seed, Purpose.DROPOUT, batch.indices[0]))
+        batch = batch.to(device)
+        sample = self.path.sample(
+            times.to(device),
+            batch.noise,
+            batch.images,
+            density=density.float().to(device),
+            label=self._labels(batch),
+            choices=self._choices(batch),
         )
+        if batch.boundary is not None:
+            sample = replace(sample, boundary=self._boundary(batch.boundary))
+        if self.masses is not None:
+            sample = self.masses.weigh(sample, batch.labels, None if batch.boundary is None else batch.boundary.labels)
+        if probes := laplacian_probes(config):
+            signs = rademacher(seed, Purpose.PROBE, batch.indices, (probes, *batch.images.shape[1:]))
+            sample = replace(sample, probes=signs.to(device))
+        return sample
+
+    def _boundary(self, batch: Batch) -> Boundary:
+        """Take samples of both ends from a batch of their own."""
+        t = torch.zeros(len(batch.images), device=batch.images.device)
+        return self.path.sample(t, batch.noise, batch.images, label=self._labels(batch), choices=self._choices(batch)).boundary
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        """Return what the action is told of the classes: a share of the samples goes without."""
+        if not self.config.action.classes:
+            return None
+        nothing = no_label(self.config)
+        if nothing is None:
+            return batch.labels
+        dropped = uniform(self.config.seed, Purpose.LABEL_DROPOUT, batch.indices) < self.config.action.label_dropout
+        return torch.where(dropped.to(batch.labels.device), nothing, batch.labels)
+
+    def _choices(self, batch: Batch) -> Tensor | None:
+        """Draw the random numbers that the path needs beside noise."""
+        if not self.path.choices:
+            return None
+        return uniforms(self.config.seed, Purpose.CHOICE, batch.indices, self.path.choices).to(batch.images.device)
 
     def _loader(self) -> DataLoader[Batch]:
         """Yield this process's parts of the global batches, from the current progress to the end of the run."""
@@ -204,28 +262,30 @@ class Trainer:
     def _sample_grid(self) -> None:
         """Draw a grid from the first averaged weights, every process its part, and write it on the main one."""
         options, processes = self.config.sampling, self.accelerator.num_processes
-        first = next(iter(self.averages.averages.values()))
-        action = with_weights(self.action, first)
+        rate, weights = next(iter(self.averages.averages.items()))
+        model = assemble(self.config, with_weights(self.action, weights), checkpoints.ema_name(rate), self.progress.images, self.run)
+        request = Request(self.config.seed, guidance=options.guidance, images=self.dataset if self.path.guided else None)
         solver = make_solver(options.solver, options.steps, options.tolerance)
         each = math.ceil(options.grid / processes)
         mine = range(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
-        samples = generate(action, self.path, self.config, solver, mine, self.config.seed)
-        images = self.accelerator.gather(samples.images.to(self.accelerator.device)).cpu()[: options.grid]
+        samples = generate(model, solver, mine, request)
+        rows = [self.accelerator.gather(images.to(self.accelerator.device)).cpu()[: options.grid] for images in samples.pictures()]
         if self.accelerator.is_main_process:
             folder = make_folder(self.run / "samples")
-            make_grid(images).save(folder / f"images-{self.progress.images:09d}.png")
+            make_grid(*rows).save(folder / f"images-{self.progress.images:09d}.png")
 
     def save(self) -> None:
         """Write a checkpoint on the main process, drop old ones, and let the others wait."""
         options = self.config.training
         if self.accelerator.is_main_process:
+            progress = replace(self.progress, times=self.times.state())
             weights = {checkpoints.ACTION: self.action.state_dict(), **self.averages.state()}
             optimizer = {
                 f"{name}:{entry}": value
                 for name, parameter in self.action.named_parameters()
                 for entry, value in self.optimizer.state[parameter].items()
             }
-            checkpoints.save(self.run, Checkpoint(self.config, self.progress, weights, optimizer))
+            checkpoints.save(self.run, Checkpoint(self.config, progress, weights, optimizer))
             checkpoints.rotate(self.run, options.keep_last, options.keep_every / options.batch_size)
         self.accelerator.wait_for_everyone()
 
@@ -238,7 +298,8 @@ class Trainer:
         checkpoint = checkpoints.load(folder)
         if checkpoint.progress.data != self.fingerprint:
             raise UserError(
-                f"{folder} was trained on other images than {self.source.description}: give the same data.path, or choose another --run-dir"
+                f"{folder} was trained on other images than {self.dataset.source.description}: "
+                "give the same data.path, or choose another --run-dir"
             )
         checkpoints.load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
         self.averages.load(checkpoint.weights)
@@ -247,6 +308,7 @@ class Trainer:
                 entry: checkpoint.optimizer[f"{name}:{entry}"].to(parameter.device) for entry in ("step", "exp_avg", "exp_avg_sq")
             }
         self.progress = checkpoint.progress
+        self.times.load(checkpoint.progress.times)
 
     def _divergence(self, name: str, value: float) -> str:
         last = checkpoints.latest(self.run)
@@ -286,3 +348,10 @@ def _check_labels(config: Config, dataset: ImageDataset) -> None:
     classes, found = config.action.classes, len(dataset.source.classes)
     if classes and classes != found:
         raise UserError(f"action.classes={classes} but {dataset.source.description} has {found}: set action.classes={found}")
+
+
+def _boundary_stream(config: Config, dataset: ImageDataset) -> TrainingStream | None:
+    """Return a stream of its own for boundary terms that are independent of the interior ones."""
+    if not isinstance(config.loss, MarginalLossConfig) or config.loss.boundaries == "paired":
+        return None
+    return TrainingStream(dataset, derive_seed(config.seed, Purpose.BOUNDARY, 0))

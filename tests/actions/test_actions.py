@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from amgen import config
 from amgen.actions import Action, DotAction, PooledAction, SquareAction, UNet
 from amgen.build import build_action
-from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
-from amgen.paths import PathSample
+from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
+from amgen.paths import Given, LinearPath
 
 FULL = dict(channels=3, size=8, width=8, multipliers=[1, 2], blocks=2, attention=[8, 4], attention_heads=2, classes=4, condition_channels=2)
 
@@ -31,8 +33,10 @@ def test_every_parameter_gets_a_gradient(head: str, form: type[ActionMatchingLos
     action = make(head)
     t, x, noise, label, condition = inputs(8)
     label = torch.arange(8) % 4
-    sample = PathSample(t, x, x - noise, torch.ones_like(t), noise, x, label, condition)
-    form(action, TimeWeight(TIME_WEIGHTS["constant"]))(sample).loss.mean().backward()
+    sample = LinearPath().sample(t, noise, x, label=label)
+    boundary = replace(sample.boundary, condition=condition)
+    sample = replace(sample, given=Given(condition), boundary=boundary)
+    form(action, LinearPath())(sample).loss.mean().backward()
     largest = max(float(parameter.grad.abs().max()) for parameter in action.parameters() if parameter.grad is not None)
     for name, parameter in action.named_parameters():
         assert parameter.grad is not None, name

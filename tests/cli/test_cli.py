@@ -182,7 +182,10 @@ def foreign_checkpoint(trained: Path, tmp_path: Path) -> list[str | Path]:
         (["sample", "nowhere"], "nowhere does not exist: give the folder of a run"),
         (["sample", "nowhere", "--num", "0"], "--num 0: expected at least 1"),
         (["sample", "nowhere", "--num", "few"], "'--num'"),
-        (["sample", "nowhere", "--solver", "eular"], "unknown solver 'eular' (did you mean 'euler'?): choose one of dopri5, euler, heun"),
+        (
+            ["sample", "nowhere", "--solver", "eular"],
+            "unknown solver 'eular' (did you mean 'euler'?): choose one of dopri5, euler, euler-maruyama",
+        ),
         (["sample", "nowhere", "--steps", "0"], "steps=0: input should be greater than 0"),
         (["sample", "nowhere", "--tolerance", "0"], "tolerance=0.0: input should be greater than 0"),
         (["eval-fid", "nowhere", "--num", "0"], "--num 0: expected at least 1"),

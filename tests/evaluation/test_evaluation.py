@@ -143,8 +143,8 @@ def test_value_is_the_distance_of_what_was_sampled(trained: Path) -> None:
     """The report agrees with sampling and measuring by hand."""
     model = sampling.load(trained)
     options = config.change(model.config.sampling, {"batch_size": 20})
-    report = evaluate(model, options, "digits", num=30, seed=4)
-    images = torch.cat([batch.images for batch in sampling.generate_all(model, options, range(30), seed=4)])
+    report = evaluate(model, options, "digits", num=30, request=sampling.Request(seed=4))
+    images = torch.cat([batch.images for batch in sampling.generate_all(model, options, range(30), sampling.Request(seed=4))])
     extractor = make_extractor("digits", 1, 8)
     dataset = open_dataset(model.config.data)
     expected = frechet_distance(extractor(images), extractor(dataset.images(range(len(dataset)))))

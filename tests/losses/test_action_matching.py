@@ -37,8 +37,8 @@ def test_forms_differ_by_the_kinetic_energy_of_the_path(weight: str, device: tor
     def gradients(values: Tensor) -> Tensor:
         return torch.cat([g.flatten() for g in torch.autograd.grad(values.sum(), list(action.parameters()))])
 
-    marginal = integrate_over_time(MarginalLoss(action, time_weight), x_0, x_1)
-    conditional = integrate_over_time(ConditionalLoss(action, time_weight), x_0, x_1)
+    marginal = integrate_over_time(MarginalLoss(action, LinearPath(), weight=time_weight), x_0, x_1)
+    conditional = integrate_over_time(ConditionalLoss(action, LinearPath(), weight=time_weight), x_0, x_1)
     kinetic = 0.5 * (x_1 - x_0).square().sum(dim=1) * {"constant": 1, "1-t": 1 / 2, "(1-t)^2": 1 / 3}[weight]
     torch.testing.assert_close(marginal, conditional - kinetic, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(gradients(marginal), gradients(conditional), rtol=100 * tolerance, atol=100 * tolerance)
@@ -88,7 +88,7 @@ def test_gradient_vanishes_at_the_gaussian_optimum(form: type[ActionMatchingLoss
 
     A displaced action must fail the same test, so that it can tell.
     """
-    loss = form(gaussian, TimeWeight(TIME_WEIGHTS[weight]))  # type: ignore[arg-type]
+    loss = form(gaussian, LinearPath(), weight=TimeWeight(TIME_WEIGHTS[weight]))  # type: ignore[arg-type]
 
     def z_scores() -> Tensor:
         gradients = []
@@ -117,7 +117,7 @@ def test_training_recovers_the_gaussian_velocity(
     gaussian = gaussian.float()
     gaussian.mean, gaussian.scale = gaussian.mean.float(), gaussian.scale.float()
     action = small_action(DIMENSION, torch.float32, device, width=64)
-    loss = form(action, TimeWeight(TIME_WEIGHTS["constant"]))
+    loss = form(action, LinearPath())
     optimizer = torch.optim.Adam(action.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -140,7 +140,7 @@ def relative_error(action: Action, gaussian: GaussianAction) -> float:
 def test_importance_density_divides_the_interior(form: type[ActionMatchingLoss], dtype: torch.dtype, device: torch.device) -> None:
     """With p(t) = 2 the interior counts half, the boundary in full."""
     action = small_action(DIMENSION, dtype, device)
-    loss = form(action, TimeWeight(TIME_WEIGHTS["constant"]))
+    loss = form(action, LinearPath())
     x_0, x_1 = torch.randn(2, 4, DIMENSION, dtype=dtype, device=device)
     t = torch.rand(4, dtype=dtype, device=device)
     once = loss(LinearPath().sample(t, x_0, x_1))
@@ -165,7 +165,7 @@ def test_gradient_matches_plain_autograd(form: type[ActionMatchingLoss], dtype: 
         boundary = action(torch.zeros_like(t), x_0) - action(torch.ones_like(t), x_1)
         plain = boundary + 0.5 * velocity.square().sum(dim=1) + time_derivative
 
-    ours = form(action, TimeWeight(TIME_WEIGHTS["constant"]))(sample).loss
+    ours = form(action, LinearPath())(sample).loss
     torch.testing.assert_close(ours, plain)
     parameters = list(action.parameters())
     expected = torch.autograd.grad(plain.mean(), parameters, retain_graph=True)
@@ -193,6 +193,6 @@ def test_zero_weight_boundary_is_not_evaluated() -> None:
             return (x**2).sum(dim=1) * t
 
     x_0, x_1 = torch.randn(2, 4, DIMENSION)
-    MarginalLoss(Spy(), TimeWeight(TIME_WEIGHTS["1-t"]))(LinearPath().sample(torch.rand(4), x_0, x_1))  # type: ignore[arg-type]
+    MarginalLoss(Spy(), LinearPath(), weight=TimeWeight(TIME_WEIGHTS["1-t"]))(LinearPath().sample(torch.rand(4), x_0, x_1))  # type: ignore[arg-type]
     assert torch.cat(seen).max() < 1
     assert torch.cat(seen).min() == 0

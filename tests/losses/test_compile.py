@@ -16,7 +16,7 @@ def test_compiled_equals_eager(form: type[ActionMatchingLoss]) -> None:
     body = UNet(channels=1, size=8, width=8, multipliers=[1, 2], blocks=1, attention=[4], out_channels=1)
     for parameter in body.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    loss = form(DotAction(body), TimeWeight(TIME_WEIGHTS["1-t"]))
+    loss = form(DotAction(body), LinearPath(), weight=TimeWeight(TIME_WEIGHTS["1-t"]))
     sample = LinearPath().sample(torch.rand(3), *torch.randn(2, 3, 1, 8, 8))
     parameters = list(loss.parameters())
     eager = torch.autograd.grad(loss(sample).loss.mean(), parameters)

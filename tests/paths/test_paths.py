@@ -1,39 +1,337 @@
+"""Every path against finite differences, forward-mode differentiation and the closed forms of Gaussian data; the samplers of times."""
+
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
-from amgen.paths import LinearPath, stratified_times
+from amgen.errors import UserError
+from amgen.paths import (
+    AdaptiveTimes,
+    AffinePath,
+    ColourisationPath,
+    InPaintingPath,
+    LinearPath,
+    Masses,
+    Path,
+    StratifiedTimes,
+    SuperResolutionPath,
+    TimeSampler,
+    TorusPath,
+    TrigonometricPath,
+    UniformTimes,
+    VPPath,
+)
+
+MASK = torch.arange(64).reshape(8, 8) % 3 == 0
+PATHS: dict[str, Callable[[], Path]] = {
+    "linear": LinearPath,
+    "vp": VPPath,
+    "trigonometric": TrigonometricPath,
+    "super-resolution": SuperResolutionPath,
+    "super-resolution by 3": lambda: SuperResolutionPath(3),
+    "in-painting half": InPaintingPath,
+    "in-painting box": lambda: InPaintingPath("box"),
+    "in-painting mask": lambda: InPaintingPath("mask", MASK),
+    "colourisation": ColourisationPath,
+    "torus": TorusPath,
+}
+AFFINE: dict[str, Callable[[], AffinePath]] = {"linear": LinearPath, "vp": VPPath, "trigonometric": TrigonometricPath}
+GUIDED = [name for name in PATHS if PATHS[name]().guided]
 
 
-def test_linear_path_starts_at_noise_and_ends_at_data(dtype: torch.dtype) -> None:
-    x_0, x_1 = torch.randn(2, 4, 3, 8, 8, dtype=dtype)
-    path = LinearPath()
-    assert torch.equal(path.sample(torch.zeros(4, dtype=dtype), x_0, x_1).x, x_0)
-    assert torch.equal(path.sample(torch.ones(4, dtype=dtype), x_0, x_1).x, x_1)
+def draw(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", count: int = 6) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Noise, data in [-1, 1] and the random choices of a path."""
+    noise = torch.randn(count, 3, 8, 8, dtype=dtype, device=device)
+    data = 2 * torch.rand(count, 3, 8, 8, dtype=dtype, device=device) - 1
+    return noise, data, torch.rand(count, path.choices, dtype=dtype, device=device) if path.choices else None
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # from inside torch.func.jvp
-def test_velocity_is_the_derivative_of_the_path(dtype: torch.dtype, device: torch.device) -> None:
-    """Against forward-mode differentiation of x_t in t."""
-    x_0, x_1 = torch.randn(2, 4, 3, dtype=dtype, device=device)
-    t = torch.rand(4, dtype=dtype, device=device)
-    path = LinearPath()
-    _, derivative = torch.func.jvp(lambda time: path.interpolate(time, x_0, x_1)[0], (t,), (torch.ones_like(t),))
-    torch.testing.assert_close(path.sample(t, x_0, x_1).velocity, derivative)
+@pytest.mark.parametrize("name", PATHS)
+def test_velocity_is_the_derivative_of_the_path(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Against forward-mode differentiation of x_t in t to rounding, and central differences: error below 1e-6 with steps of 1e-5.
+
+    On the torus x_t jumps where it wraps; differences are taken modulo the period. Away from t = 1, where the velocity of vp is infinite.
+    """
+    path = PATHS[name]()
+    noise, data, choices = draw(path, dtype, device)
+    given = path.given(data, choices)
+    t = 0.05 + 0.85 * torch.rand(len(data), dtype=dtype, device=device)
+
+    def position(time: Tensor) -> Tensor:
+        return path.interpolate(time, noise, data, given)[0]
+
+    velocity = path.sample(t, noise, data, choices=choices).velocity
+    _, derivative = torch.func.jvp(position, (t,), (torch.ones_like(t),))
+    torch.testing.assert_close(velocity, derivative)
+    step = 1e-5 if dtype == torch.float64 else 1e-2
+    difference = (
+        path.finish(position(t + step) - position(t - step)) if isinstance(path, TorusPath) else position(t + step) - position(t - step)
+    )
+    tolerance = 1e-6 if dtype == torch.float64 else 5e-2
+    torch.testing.assert_close(velocity, difference / (2 * step), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_paths_end_at_data_and_start_where_generation_does(name: str, dtype: torch.dtype) -> None:
+    """x_1 is the data; x_0 is the prior of the same noise, but for vp's trace of data and the torus, where only the distributions agree."""
+    path = PATHS[name]()
+    noise, data, choices = draw(path, dtype)
+    given = path.given(data, choices)
+    ends = path.interpolate(torch.ones(len(data), dtype=dtype), noise, data, given)[0]
+    torch.testing.assert_close(ends, data)
+    start = path.sample(torch.full((len(data),), 0.5, dtype=dtype), noise, data, choices=choices).boundary.start
+    if not isinstance(path, TorusPath):
+        torch.testing.assert_close(start, path.prior(noise, data, given), rtol=0, atol=0.01 if isinstance(path, VPPath) else 1e-6)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_conditional_score_is_that_of_the_gaussian(name: str, dtype: torch.dtype) -> None:
+    """log q_t(x_t | x_1) is differentiated by autograd, with mean and scale read off the path itself, noise off and on."""
+    path = PATHS[name]()
+    noise, data, choices = draw(path, dtype)
+    t = 0.9 * torch.rand(len(data), dtype=dtype)
+    sample = path.sample(t, noise, data, choices=choices)
+    if isinstance(path, TorusPath):
+        assert sample.score is None
+        return
+    mean = path.interpolate(t, torch.zeros_like(noise), data, sample.given)[0]
+    unit = path.interpolate(t, torch.ones_like(noise), data, sample.given)[0] - mean
+    x = sample.x.clone().requires_grad_()
+    moving = unit != 0
+    log_density = -0.5 * (((x - mean) / unit.where(moving, torch.ones_like(unit))) ** 2)[moving].sum()
+    (expected,) = torch.autograd.grad(log_density, x)
+    torch.testing.assert_close(sample.score, expected)
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_score_follows_from_the_velocity(name: str, dtype: torch.dtype) -> None:
+    """For data N(m, c^2), q_t is Gaussian in closed form, and so are its velocity and its score."""
+    path, mean, scale = AFFINE[name](), 0.7, 0.4
+    t = 0.05 + 0.9 * torch.rand(8, dtype=dtype)
+    x = torch.randn(8, 5, dtype=dtype)
+    c = path.coefficients(t).like(x)
+    variance = c.noise**2 + (c.data * scale) ** 2
+    rate = (c.noise * c.noise_rate + c.data * c.data_rate * scale**2) / variance
+    velocity = c.data_rate * mean + rate * (x - c.data * mean)
+    torch.testing.assert_close(path.score(t, x, velocity, path.given(x)), -(x - c.data * mean) / variance, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_score_of_what_is_free_follows_from_the_velocity(name: str, dtype: torch.dtype) -> None:
+    """With data known exactly, q_t is the Gaussian of the noise and both are those of the single path."""
+    path = PATHS[name]()
+    noise, data, choices = draw(path, dtype)
+    t = 0.05 + 0.9 * torch.rand(len(data), dtype=dtype)
+    sample = path.sample(t, noise, data, choices=choices)
+    assert sample.score is not None
+    torch.testing.assert_close(path.score(t, sample.x, sample.velocity, sample.given), sample.score, rtol=1e-4, atol=1e-4)
+
+
+def test_vp_preserves_variance_and_matches_its_diffusion(dtype: torch.dtype) -> None:
+    """alpha^2 + sigma^2 = 1, and log alpha is minus half the integral of beta, by Simpson's rule, exact for a straight line."""
+    path = VPPath(0.1, 20.0)
+    t = torch.linspace(0, 1, 11, dtype=dtype)
+    c = path.coefficients(t)
+    torch.testing.assert_close(c.noise**2 + c.data**2, torch.ones_like(t))
+    r = 1 - t
+    beta = lambda s: 0.1 + 19.9 * s  # noqa: E731
+    torch.testing.assert_close(c.data.log(), -0.5 * r / 6 * (beta(0 * r) + 4 * beta(r / 2) + beta(r)))
+    with pytest.raises(UserError, match="expected 0 < beta_min"):
+        VPPath(2.0, 1.0)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5])
+def test_super_resolution_condition_is_a_function_of_the_known_pixels(factor: int, dtype: torch.dtype) -> None:
+    """Changing every free pixel changes nothing that is given; changing one known pixel does, in its own image alone."""
+    path = SuperResolutionPath(factor)
+    _, data, _ = draw(path, dtype)
+    given = path.given(data)
+    assert given.free is not None
+    assert given.condition is not None
+    other = torch.where(given.free.bool(), torch.randn_like(data), data)
+    assert torch.equal(path.given(other).condition, given.condition)
+    assert torch.equal(path.prior(torch.zeros_like(data), other, given), path.prior(torch.zeros_like(data), data, given))
+    known = (given.free == 0).expand_as(data)
+    assert torch.equal(given.condition[known], data[known])
+    assert given.free.sum() == len(data) * (64 - math.ceil(8 / factor) ** 2)
+    data[0, 0, factor, factor] += 1
+    assert not torch.equal(path.given(data).condition[0], given.condition[0])
+    assert torch.equal(path.given(data).condition[1:], given.condition[1:])
+
+
+def test_super_resolution_interpolates_linearly(dtype: torch.dtype) -> None:
+    """A plane is reproduced exactly up to the last known row and column, and goes on as a constant beyond them."""
+    rows, columns = torch.meshgrid(torch.arange(7, dtype=dtype), torch.arange(9, dtype=dtype), indexing="ij")
+    plane = (0.1 * rows - 0.2 * columns)[None, None]
+    condition = SuperResolutionPath(2).given(plane).condition
+    torch.testing.assert_close(condition, plane)
+    condition = SuperResolutionPath(2).given(plane[..., :6, :]).condition
+    assert condition is not None
+    torch.testing.assert_close(condition[0, 0, 5], plane[0, 0, 4])
+
+
+@pytest.mark.parametrize("name", [name for name in GUIDED if "painting" in name])
+def test_in_painting_gives_the_known_pixels_and_the_mask_alone(name: str, dtype: torch.dtype) -> None:
+    path = PATHS[name]()
+    _, data, choices = draw(path, dtype)
+    given = path.given(data, choices)
+    assert given.free is not None
+    assert given.condition is not None
+    other = torch.where(given.free.bool(), torch.randn_like(data), data)
+    assert torch.equal(path.given(other, choices).condition, given.condition)
+    assert torch.equal(given.condition[:, 3:], given.free)
+    assert given.condition.shape[1] == path.condition_channels(3)
+
+
+def test_regions_of_in_painting() -> None:
+    """Halves are top or bottom, equally often within 4 standard errors; boxes have sides of 2 to 4 of 8 pixels, and reach all pixels."""
+    choices = torch.rand(2000, 4)
+    data = torch.zeros(2000, 1, 8, 8)
+    halves = InPaintingPath("half").given(data, choices[:, :1]).free
+    assert halves is not None
+    top = halves[:, 0, 0, 0]
+    assert abs(top.mean() - 0.5) < 4 * 0.5 / 2000**0.5
+    assert torch.equal(halves[:, 0, :4].flatten(1).mean(dim=1), top)
+    assert torch.equal(halves[:, 0, 4:].flatten(1).mean(dim=1), 1 - top)
+    boxes = InPaintingPath("box").given(data, choices).free
+    assert boxes is not None
+    tall, wide = boxes[:, 0].amax(dim=2).sum(dim=1), boxes[:, 0].amax(dim=1).sum(dim=1)
+    assert torch.equal(boxes.sum(dim=(1, 2, 3)), tall * wide)
+    assert set(tall.tolist()) == set(wide.tolist()) == {2.0, 3.0, 4.0}
+    assert (boxes.mean(dim=0) > 0).all()
+    mask = InPaintingPath("mask", MASK).given(data[:2]).free
+    assert mask is not None
+    assert torch.equal(mask[1, 0], MASK.float())
+
+
+def test_colourisation_starts_at_the_gray_image(dtype: torch.dtype) -> None:
+    path = ColourisationPath(0.1)
+    noise, data, _ = draw(path, dtype)
+    given = path.given(data)
+    assert given.condition is not None
+    torch.testing.assert_close(given.condition[:, 0], 0.299 * data[:, 0] + 0.587 * data[:, 1] + 0.114 * data[:, 2])
+    start = path.sample(torch.full((len(data),), 0.3, dtype=dtype), noise, data).boundary.start
+    torch.testing.assert_close(start, given.condition + 0.1 * noise)
+
+
+def test_torus_is_uniform_at_the_start_whatever_the_data(dtype: torch.dtype) -> None:
+    """The first two Fourier coefficients of x_0 given any x_1 vanish within 4 standard errors (variance 1/2 each, 20,000 pixels)."""
+    path = TorusPath()
+    noise = torch.randn(100, 200, dtype=dtype)
+    given = path.given(noise)
+    for x in (path.interpolate(torch.zeros(100, dtype=dtype), noise, torch.full_like(noise, 0.3), given)[0], path.prior(noise)):
+        assert x.min() >= -2
+        assert x.max() < 2
+        for frequency in (1, 2):
+            angle = 2 * math.pi * frequency * x / path.PERIOD
+            for wave in (angle.cos(), angle.sin()):
+                assert wave.mean().abs() < 4 * (0.5 / wave.numel()) ** 0.5
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_guided_paths_ask_for_images(name: str) -> None:
+    with pytest.raises(UserError, match="give the images to start from"):
+        PATHS[name]().prior(torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "geometric"])
+def test_masses_move_from_one_histogram_to_the_other(interpolation: str, dtype: torch.dtype) -> None:
+    """Weighted by m_t, data with shares 1:3 has the shares asked for at the ends; growth is d/dt log m_t by central differences (1e-8)."""
+    masses = Masses([1, 3], [0.5, 0.5], [8, 2], interpolation)
+    classes = torch.tensor([0, 1, 1, 1])
+    for time, share in ((0.0, 0.5), (1.0, 0.8)):
+        mass, _ = masses(torch.full((4,), time, dtype=torch.float64), classes)
+        assert float(mass[0] / mass.sum()) == pytest.approx(share)
+        assert float(mass.mean()) == pytest.approx(1)
+    t = torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=torch.float64)
+    mass, growth = masses(t, classes)
+    later, earlier = masses(t + 1e-5, classes)[0], masses(t - 1e-5, classes)[0]
+    torch.testing.assert_close(growth, (later.log() - earlier.log()) / 2e-5, rtol=0, atol=1e-8)
+    middle = {"linear": (2.0 + 3.2) / 2, "geometric": (2.0 * 3.2) ** 0.5}[interpolation]
+    assert float(masses(torch.tensor([0.5]), torch.tensor([0]))[0]) == pytest.approx(middle)
+
+
+def test_masses_default_to_the_data_and_refuse_what_does_not_fit() -> None:
+    masses = Masses([1, 3], None, [1, 1])
+    assert masses.start.tolist() == [1, 1]
+    with pytest.raises(UserError, match="data.masses.end has 3 shares: expected one for each of the 2 classes"):
+        Masses([1, 3], None, [1, 1, 1])
+    with pytest.raises(UserError, match="class 1 has no images"):
+        Masses([1, 0], None, [1, 1])
 
 
 def test_stratified_times_put_one_in_each_stratum() -> None:
-    times = stratified_times(seed=0, step=5, positions=range(64), batch_size=64)
+    times = StratifiedTimes().draw(0, 5, range(64), 64)[0]
     assert torch.equal((times * 64).floor(), torch.arange(64, dtype=torch.float64))
 
 
-def test_stratified_times_do_not_depend_on_how_the_batch_is_divided() -> None:
-    whole = stratified_times(0, 5, range(64), 64)
-    parts = torch.cat([stratified_times(0, 5, range(start, start + 16), 64) for start in range(0, 64, 16)])
-    assert torch.equal(whole, parts)
-    assert not torch.equal(whole, stratified_times(0, 6, range(64), 64))
-
-
-def test_each_time_is_uniform_in_its_stratum() -> None:
+def test_each_stratified_time_is_uniform_in_its_stratum() -> None:
     """The shared offset over 5,000 steps has mean 1/2, within 5 standard errors."""
-    offsets = torch.stack([stratified_times(0, step, range(1), 1) for step in range(5000)])
+    offsets = torch.stack([StratifiedTimes().draw(0, step, range(1), 1)[0] for step in range(5000)])
     assert abs(offsets.mean() - 0.5) < 5 * (1 / 12 / 5000) ** 0.5
+
+
+def learned() -> AdaptiveTimes:
+    """A sampler that has seen a loss whose standard deviation is 1 + 4 t."""
+    times = AdaptiveTimes(bins=8, memory=0.9, floor=0.05)
+    for _ in range(50):
+        t = torch.rand(512, dtype=torch.float64)
+        times.learn(times.statistics(t, 7 + (1 + 4 * t) * torch.randn(512, dtype=torch.float64)))
+    return times
+
+
+@pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, learned])
+def test_times_do_not_depend_on_how_the_batch_is_divided(make: Callable[[], TimeSampler]) -> None:
+    times = make()
+    whole = times.draw(0, 5, range(64), 64)
+    parts = [times.draw(0, 5, range(start, start + 16), 64) for start in range(0, 64, 16)]
+    for kind in range(2):
+        assert torch.equal(whole[kind], torch.cat([part[kind] for part in parts]))
+    assert not torch.equal(whole[0], times.draw(0, 6, range(64), 64)[0])
+    assert whole[0].min() >= 0
+    assert whole[0].max() < 1
+
+
+@pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, learned])
+def test_density_is_that_of_the_times(make: Callable[[], TimeSampler]) -> None:
+    """E f(t)/p(t) = int f for f = 1 and f = cos 5t, within 4 standard errors over 400 steps of 64."""
+    times = make()
+    for function, integral in ((torch.ones_like, 1.0), (lambda t: (5 * t).cos(), math.sin(5) / 5)):
+        means = torch.stack([(function(t) / p).mean() for t, p in (times.draw(0, step, range(64), 64) for step in range(400))])
+        assert abs(means.mean() - integral) <= 4 * means.std() / 20 + 1e-12
+
+
+def test_adaptive_density_follows_the_deviation_of_the_loss() -> None:
+    """Bin means of 1 + 4 t, normalised, with 5% uniform; about 640 samples tell a deviation to 2.8%, so 16% is over 5 standard errors."""
+    density = learned().density()
+    deviation = 1 + 4 * (torch.arange(8, dtype=torch.float64) + 0.5) / 8
+    torch.testing.assert_close(density, 0.05 + 0.95 * deviation / deviation.mean(), rtol=0.16, atol=0)
+    assert float(density.mean()) == pytest.approx(1)
+
+
+def test_adaptive_times_lower_the_variance() -> None:
+    """The mean of a loss of deviation 1 + 4 t is steadier than with uniform times: a variance of 9 instead of 10.3 for each sample."""
+    times = learned()
+    variances = []
+    for sampler in (StratifiedTimes(), times):
+        values = []
+        for step in range(1500):
+            t, p = sampler.draw(1, step, range(64), 64)
+            values.append(((1 + 4 * t) * torch.randn(64, dtype=torch.float64) / p).mean())
+        variances.append(float(torch.stack(values).var()) * 64)
+    assert variances[0] == pytest.approx(31 / 3, rel=0.15)
+    assert variances[1] < 0.95 * variances[0]
+
+
+def test_adaptive_state_travels() -> None:
+    times, other = learned(), AdaptiveTimes(bins=8, memory=0.9, floor=0.05)
+    assert torch.equal(other.density(), torch.ones(8, dtype=torch.float64))
+    other.load(times.state())
+    assert torch.equal(other.density(), times.density())
+    sums = times.statistics(torch.tensor([0.0, 0.99999999]), torch.tensor([2.0, 3.0]))
+    assert sums[:, 0].tolist() == [1, 2, 4]
+    assert sums[:, 7].tolist() == [1, 3, 9]

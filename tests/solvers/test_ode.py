@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from amgen.config import SOLVERS
+from amgen.config import ODE_SOLVERS, SOLVERS
 from amgen.errors import UserError
-from amgen.solvers import ADAPTIVE, make_solver
+from amgen.solvers import ADAPTIVE, SDE_SOLVERS, make_solver
 from amgen.solvers.ode import FIXED_STEP
 
 
@@ -53,7 +53,7 @@ def test_adaptive_solution_of_one_sample_does_not_hide_behind_the_others() -> No
     assert torch.equal(found[1:], x[1:])
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ODE_SOLVERS)
 def test_backwards_undoes_forwards(name: str) -> None:
     """With 1,000 steps (tolerance 1e-8), to 1e-3 for order 1 and far less for the others."""
     solver = make_solver(name, 1000, 1e-8)
@@ -69,13 +69,13 @@ def test_evaluations_are_stages_times_steps() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(UserError, match="unknown solver 'rk5'.*choose one of dopri5, euler, heun, midpoint, rk4"):
+    with pytest.raises(UserError, match="unknown solver 'rk5'.*choose one of dopri5, euler, euler-maruyama, heun, midpoint, rk4"):
         make_solver("rk5", 1, 1)
     with pytest.raises(UserError, match="steps=0"):
         make_solver("euler", 0, 1)
     with pytest.raises(UserError, match="tolerance=0"):
         make_solver("dopri5", 1, 0)
-    assert sorted([*FIXED_STEP, *ADAPTIVE]) == sorted(SOLVERS)
+    assert sorted([*FIXED_STEP, *ADAPTIVE, *SDE_SOLVERS]) == sorted(SOLVERS)
 
 
 def test_adaptive_underflow_says_what_to_do() -> None:

@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(value: float, tmp_p
     def poisoned(self: ConditionalLoss, sample: PathSample) -> LossTerms:
         calls.append(1)
         terms = original(self, sample)
-        return LossTerms(terms.loss * value) if len(calls) == 4 else terms
+        return LossTerms(terms.loss * value, terms.interior) if len(calls) == 4 else terms
 
     monkeypatch.setattr(ConditionalLoss, "forward", poisoned)
     with pytest.raises(Diverged, match=r"loss is .* at step 4 \(48 images\): the last good checkpoint is .*step-00000002") as caught:

@@ -359,8 +359,24 @@ class TrainingConfig(Section):
 class SamplingConfig(Section):
     """How sample grids are drawn while training, and the defaults of `amgen sample` and `amgen eval-fid`."""
 
-    solver: str = Field("heun", description="ODE solver, or SDE solver for entropic dynamics.", json_schema_extra=MAY_CHANGE)
+    solver: str = Field(
+        "heun", description="ODE solver, or SDE solver for entropic dynamics and with a noise level.", json_schema_extra=MAY_CHANGE
+    )
     steps: Positive = Field(20, description="Steps from noise to data (fixed-step solvers).", json_schema_extra=MAY_CHANGE)
+    step_grid: Literal["uniform", "cosine", "polynomial"] = Field(
+        "uniform",
+        description="Steps: equal, short at both ends, or 1 - (1 - s)^rho.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    rho: float = Field(
+        2.0, gt=0, description="Exponent of the polynomial grid; above 1, short steps near the data.", json_schema_extra=MAY_CHANGE
+    )
+    noise_level: float = Field(
+        0.0,
+        ge=0,
+        description="G of an SDE with the marginals of balanced dynamics, g(t) = G sqrt(a_t); 0 for the ODE.",
+        json_schema_extra=MAY_CHANGE,
+    )
     tolerance: float = Field(1e-4, gt=0, description="Relative and absolute tolerance (adaptive solvers).", json_schema_extra=MAY_CHANGE)
     batch_size: Positive = Field(100, description="Images drawn together by each process.", json_schema_extra=MAY_CHANGE)
     guidance: float = Field(
@@ -379,8 +395,8 @@ class SamplingConfig(Section):
         return name
 
 
-ODE_SOLVERS = ("dopri5", "euler", "heun", "midpoint", "rk4")
-SDE_SOLVERS = ("euler-maruyama",)
+ODE_SOLVERS = ("ab2", "ab3", "adaptive-heun", "bosh3", "dopri5", "dopri8", "euler", "heun", "midpoint", "ralston", "rk4")
+SDE_SOLVERS = ("euler-maruyama", "sra1", "stochastic-heun")
 SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
 """Names of the solvers, here so that they are checked and listed before torch is loaded."""
 
@@ -486,16 +502,40 @@ def _mismatches(config: Config) -> Iterator[str]:
         yield f"data.masses change in time, which dynamics.kind={dynamics.kind} cannot follow: set dynamics.kind=unbalanced"
     if dynamics.kind == "unbalanced" and config.action.classes:
         yield "dynamics.kind=unbalanced moves mass between classes, so the action must not be told the class: set action.classes=0"
-    solver = config.sampling.solver
-    if dynamics.kind == "entropic" and solver not in SDE_SOLVERS:
-        yield f"sampling.solver={solver} solves ODEs, and entropic dynamics is an SDE: choose one of {', '.join(SDE_SOLVERS)}"
-    if dynamics.kind != "entropic" and solver in SDE_SOLVERS:
-        yield f"sampling.solver={solver} needs the noise of dynamics.kind=entropic: choose one of {', '.join(ODE_SOLVERS)}"
+    yield from _solver_mismatches(config)
     if config.sampling.guidance != 1 and not config.action.label_dropout:
         yield (
             f"sampling.guidance={config.sampling.guidance} needs a model that also learned without classes: "
             "train with action.label_dropout=0.1"
         )
+
+
+def _solver_mismatches(config: Config) -> Iterator[str]:
+    """Yield what is wrong with the solver for the dynamics."""
+    sampling, dynamics = config.sampling, config.dynamics
+    solver, noisy, level = sampling.solver, sampling.solver in SDE_SOLVERS, sampling.noise_level
+    if dynamics.kind == "entropic":
+        if level:
+            yield f"sampling.noise_level={level}: entropic dynamics have their own noise: leave it at 0"
+        if not noisy:
+            yield f"sampling.solver={solver} solves ODEs, and entropic dynamics is an SDE: choose one of {', '.join(SDE_SOLVERS)}"
+        return
+    if level and dynamics.kind != "balanced":
+        yield f"sampling.noise_level={level} is for balanced dynamics, not dynamics.kind={dynamics.kind}: leave it at 0"
+    if level and config.path.kind == "torus":
+        yield f"sampling.noise_level={level} needs a path that is Gaussian given the data, which the torus is not: leave it at 0"
+    if level and config.coupling.kind == "ot":
+        yield (
+            f"sampling.noise_level={level} needs noise that is independent of the data, which coupling.kind=ot undoes: leave it at 0, or "
+            "train with coupling.kind=independent"
+        )
+    if noisy and not level:
+        yield (
+            f"sampling.solver={solver} needs noise: give a sampling.noise_level (--noise-level 1), or choose one of "
+            f"{', '.join(ODE_SOLVERS)}"
+        )
+    if level and not noisy:
+        yield f"sampling.noise_level={level} makes an SDE: choose one of the solvers {', '.join(SDE_SOLVERS)}"
 
 
 def parse(options: Mapping[str, Any], source: str) -> Config:
@@ -523,7 +563,7 @@ def change(section: SectionType, changes: Mapping[str, Any]) -> SectionType:
     try:
         return type(section).model_validate_json(json.dumps({**section.model_dump(mode="json"), **given}))
     except ValidationError as error:
-        raise UserError(_first_problem(error)) from None
+        raise UserError(_first_problem(error, type(section))) from None
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Config:
@@ -649,9 +689,8 @@ def _field(keys: Sequence[str]) -> tuple[type[Section], FieldInfo]:
     return next((section, section.model_fields[keys[-1]]) for section in candidates if keys[-1] in section.model_fields)
 
 
-def _resolve(location: Sequence[str]) -> tuple[list[str], type[Section]]:
-    """Turn pydantic's location of an error, which names kinds, into the user's keys; also return the last section on the way."""
-    section: type[Section] = Config
+def _resolve(location: Sequence[str], section: type[Section]) -> tuple[list[str], type[Section]]:
+    """Turn pydantic's location of an error in `section`, which names kinds, into keys; also return the last section on the way."""
     keys: list[str] = []
     parts = list(location)
     while parts:
@@ -665,10 +704,10 @@ def _resolve(location: Sequence[str]) -> tuple[list[str], type[Section]]:
     return keys, section
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, root: type[Section] = Config) -> str:
     """Word pydantic's first complaint as `section.key=value: what was expected`."""
     problem = error.errors(include_url=False)[0]
-    keys, section = _resolve([str(part) for part in problem["loc"]])
+    keys, section = _resolve([str(part) for part in problem["loc"]], root)
     key = ".".join(keys)
     if problem["type"] == "extra_forbidden":
         options = ", ".join(section.model_fields)

@@ -1,5 +1,7 @@
 """What a trained action gives: velocity, growth, score, divergence and kinetic energy, without leaving an autograd graph behind."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
@@ -24,6 +26,7 @@ class Dynamics:
         given: condition and free pixels, where the path gives some. Known pixels do not move.
         guidance: g of classifier-free guidance, grad s = (1 - g) grad s(no class) + g grad s(class) (arXiv 2207.12598, with g = 1 + w).
         no_label: the label that stands for no class; needed where `guidance` is not 1.
+        noise: g(t), (B,) to (B,), of an SDE with the marginals of balanced dynamics: dx = (v + g^2/2 score) dt + g dW. None for the ODE.
 
     Attributes:
         evaluations: how many times the gradient of the action has been evaluated on a batch (NFE).
@@ -38,6 +41,7 @@ class Dynamics:
         given: Given | None = None,
         guidance: float = 1.0,
         no_label: int | None = None,
+        noise: Callable[[Tensor], Tensor] | None = None,
     ):
         self.action = action.requires_grad_(False).eval()
         self.kind = Balanced() if kind is None else kind
@@ -46,6 +50,7 @@ class Dynamics:
         self.given = Given() if given is None else given
         self.guidance = guidance
         self.no_label = no_label
+        self.noise = noise
         if guidance != 1 and (label is None or no_label is None):
             raise UserError(f"guidance={guidance} needs classes and an action that was also trained without them (action.label_dropout)")
         self.evaluations = 0
@@ -56,20 +61,33 @@ class Dynamics:
 
     def velocity_and_growth(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return dx/dt and d(log weight)/dt, (B,), from one evaluation; growth is zero but for unbalanced dynamics."""
-        # No graph is to grow outside; torch.func.grad differentiates inside all the same.
-        with torch.no_grad():
-            velocity, action = self._evaluate(t, x)
+        velocity, action = self._evaluate(t, x)
         return velocity, self.kind.rate * action if isinstance(self.kind, Unbalanced) else torch.zeros_like(action)
 
     def growth(self, t: Tensor | float, x: Tensor) -> Tensor:
         """Return d(log weight)/dt = lambda s, (B,)."""
         return self.velocity_and_growth(t, x)[1]
 
+    def drift(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """Return b of dx = b dt + g dW, shaped like `x`: the velocity, and half of g^2 times the score where `noise` is given.
+
+        g^2 score is taken as -(g^2 / a) E[eps | x_t], which is finite at t = 1 where g^2 / a is.
+        """
+        velocity = self.velocity(t, x)
+        if self.noise is None:
+            return velocity
+        path, times = self._gaussian_path(), self._times(t, x)
+        scale = path.noise_scale(times)
+        assert scale is not None
+        share = self.noise(times).square() / scale.clamp(min=torch.finfo(scale.dtype).tiny)
+        return velocity - 0.5 * expand(share, x) * path.posterior_noise(times, x, velocity, self.given)
+
     def diffusion(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """Return sigma(t), to be multiplied with dW: broadcastable to `x`, zero on known pixels and for dynamics without noise."""
+        """Return g(t), to be multiplied with dW: broadcastable to `x`, zero on known pixels and for dynamics without noise."""
         times = self._times(t, x)
-        sigma = self.kind.sigma(times) if isinstance(self.kind, Entropic) else torch.zeros_like(times)
-        return self.given.restrict(expand(sigma, x))
+        if isinstance(self.kind, Entropic):
+            return self.given.restrict(expand(self.kind.sigma(times), x))
+        return self.given.restrict(expand(torch.zeros_like(times) if self.noise is None else self.noise(times), x))
 
     def score(self, t: Tensor | float, x: Tensor) -> Tensor:
         """Return grad log q_t, shaped like `x`, from the velocity, for a path that is Gaussian given the data and t < 1.
@@ -79,9 +97,7 @@ class Dynamics:
         Raises:
             UserError: for other paths and kinds.
         """
-        if self.path is None or not isinstance(self.kind, Balanced):
-            raise UserError("the score follows from the velocity of balanced dynamics on a known path alone")
-        return self.path.score(self._times(t, x), x, self.velocity(t, x), self.given)
+        return self._gaussian_path().score(self._times(t, x), x, self.velocity(t, x), self.given)
 
     def divergence(self, t: Tensor | float, x: Tensor, probes: Tensor | None = None) -> Tensor:
         """Return div v over the free pixels, (B,).
@@ -94,7 +110,7 @@ class Dynamics:
         """
         size = x[0].numel()
         with torch.no_grad():
-            pullback = vjp(lambda point: self._evaluate(t, point)[0], x)[1]
+            pullback = vjp(lambda point: self._evaluate(t, point, differentiable=True)[0], x)[1]
 
             def along(direction: Tensor) -> Tensor:
                 direction = self.given.restrict(direction)
@@ -109,27 +125,42 @@ class Dynamics:
         """Return 1/2 |v|^2, (B,); its mean over q_t and t is the action of the learned motion."""
         return 0.5 * self.velocity(t, x).square().flatten(1).sum(dim=1)
 
+    def _gaussian_path(self) -> Path:
+        if self.path is None or not isinstance(self.kind, Balanced):
+            raise UserError("the score follows from the velocity of balanced dynamics on a known path alone")
+        return self.path
+
     def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
         return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
 
-    def _evaluate(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the velocity and s."""
-        times, condition = self._times(t, x), self.given.condition
-
-        def gradient(label: Tensor | None) -> tuple[Tensor, Tensor]:
-            def total_action(point: Tensor) -> tuple[Tensor, Tensor]:
-                action = self.action(times, point, label, condition)
-                return action.sum(), action
-
-            self.evaluations += 1
-            slope, action = grad(total_action, has_aux=True)(x)
-            return slope, action
-
+    def _evaluate(self, t: Tensor | float, x: Tensor, differentiable: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the velocity and s; with `differentiable`, torch.func can differentiate both again."""
+        gradient = self._differentiable_gradient if differentiable else self._gradient
         if self.guidance == 1:
-            slope, action = gradient(self.label)
+            slope, action = gradient(t, x, self.label)
         else:
             assert self.label is not None
             assert self.no_label is not None
-            without, with_label = gradient(torch.full_like(self.label, self.no_label)), gradient(self.label)
+            without, with_label = gradient(t, x, torch.full_like(self.label, self.no_label)), gradient(t, x, self.label)
             slope, action = (torch.lerp(a, b, self.guidance) for a, b in zip(without, with_label, strict=True))
         return self.kind.velocity(self.given.restrict(slope)), action
+
+    def _gradient(self, t: Tensor | float, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return grad s and s, detached; one backward, whose graph is freed on the way."""
+        self.evaluations += 1
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            action = self.action(self._times(t, x), point, label, self.given.condition)
+            (slope,) = torch.autograd.grad(action.sum(), point)
+        return slope, action.detach()
+
+    def _differentiable_gradient(self, t: Tensor | float, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return grad s and s, by torch.func."""
+
+        def total_action(point: Tensor) -> tuple[Tensor, Tensor]:
+            action = self.action(self._times(t, x), point, label, self.given.condition)
+            return action.sum(), action
+
+        self.evaluations += 1
+        slope, action = grad(total_action, has_aux=True)(x)
+        return slope, action

@@ -1,114 +1,210 @@
-"""Where generated images go: PNG files, one npz, a grid."""
+"""Where generated images go: PNG files or npz shards, written as they come by any number of processes, and pictures of some of them."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
 from amgen.data import make_grid, to_image
 from amgen.errors import UserError, unknown
-from amgen.files import make_folder, write_json, write_text
+from amgen.files import make_folder, write_bytes, write_json, write_text
 from amgen.sampling import Samples
+from amgen.trajectory import Encoded
 
 FORMATS = ("png", "npz")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+MOVING = (".gif", ".png", ".webp")
 SETTINGS = "sampling.json"
+WEIGHT = "log_weight"
 
 
-class ImageWriter:
-    """Writes generated images as they come.
+class ImageFolder:
+    """A folder of generated images, filled batch by batch.
+
+    png: 000000.png, 000001.png, ..., named by image index; images that carry weights have them in the file's text and, at the end, in
+        weights.csv. npz: one
+    shard a batch, images-FIRST-LAST.npz, with `images` uint8 (N, H, W, C), `indices`, and `labels`, `log_weights`, `inputs`, `truths`
+    where there are any. Each file is there whole or not at all, so that an interrupted command goes on where it stopped.
 
     Args:
-        folder: gets 000000.png, 000001.png, ... (named by image index) or images.npz, and sampling.json; None for neither. Images that
-            carry weights have them in weights.csv, or in the npz.
+        folder: the folder.
         form: png or npz.
-        grid: file for one picture of all images; None for none.
-        settings: what the images depend on; a folder that holds PNG images made with other settings is refused.
+        settings: what the images depend on; a folder that holds images made with other settings is refused.
+        main: whether this process prepares the folder.
     """
 
-    def __init__(self, folder: Path | None, form: str, grid: Path | None, settings: Mapping[str, Any]):
-        if form not in FORMATS:
-            raise unknown("format", form, FORMATS)
-        self.folder, self.form, self.grid = folder, form, grid
-        self._kept: list[Samples] = []
-        self._weights: list[tuple[int, float]] = []
-        if grid is not None:
-            _check_picture(grid)
-        if folder is not None:
+    def __init__(self, folder: Path, form: str, settings: Mapping[str, Any], main: bool = True):
+        check_format(form)
+        self.folder = folder
+        self.form = form
+        if main:
             make_folder(folder)
-            _check_settings(folder, settings)
-            write_json(folder / SETTINGS, settings)
+            _check_settings(folder, {"format": form, **settings})
+            write_json(folder / SETTINGS, {"format": form, **settings})
+
+    def missing(self, batches: Iterable[Sequence[int]]) -> list[Sequence[int]]:
+        """Return the batches that are not wholly there yet."""
+        return [batch for batch in batches if not all(file.exists() for file in self._files(batch))]
 
     def write(self, samples: Samples) -> None:
-        """Take in a batch."""
-        if self.folder is not None and self.form == "png":
-            for index, image in zip(samples.indices, samples.images, strict=True):
-                to_image(image).save(self.folder / f"{index:06d}.png")
-        if self.grid is not None or self.form == "npz":
-            self._kept.append(samples)
-        if samples.log_weights is not None:
-            self._weights += zip(samples.indices, samples.log_weights.tolist(), strict=True)
+        """Write a batch.
 
-    def close(self) -> list[str]:
-        """Write what needs all images, and return a line for each thing written."""
-        written = []
-        if self.folder is not None and self.form == "png":
-            written.append(f"{self.folder}/*.png")
-            written += self._write_weights()
-        if self.folder is not None and self.form == "npz":
-            file = self.folder / "images.npz"
-            np.savez_compressed(file, **self._arrays())  # type: ignore[arg-type]
-            written.append(str(file))
-        if self.grid is not None:
-            make_folder(self.grid.parent)
-            make_grid(*(torch.cat(part) for part in zip(*(samples.pictures() for samples in self._kept), strict=True))).save(self.grid)
-            written.append(str(self.grid))
+        Raises:
+            UserError: if the disk is full or the folder cannot be written; what was written before stays.
+        """
+        if self.form == "npz":
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays(samples))  # type: ignore[arg-type]
+            write_bytes(self._files(samples.indices)[0], buffer.getvalue())
+            return
+        for row, file in enumerate(self._files(samples.indices)):
+            text = PngInfo()
+            if samples.log_weights is not None:
+                text.add_text(WEIGHT, repr(float(samples.log_weights[row])))
+            buffer = io.BytesIO()
+            to_image(samples.images[row]).save(buffer, format="png", pnginfo=text)
+            write_bytes(file, buffer.getvalue())
+
+    def weights(self, batches: Iterable[Sequence[int]]) -> dict[int, float]:
+        """Read the log-weights of images that carry some, by index."""
+        found: dict[int, float] = {}
+        for batch in batches:
+            for file in self._files(batch):
+                if self.form == "npz":
+                    with np.load(file) as shard:
+                        found |= dict(zip(batch, shard["log_weights"].tolist(), strict=True)) if "log_weights" in shard else {}
+                else:
+                    with Image.open(file) as image:
+                        text = getattr(image, "text", {})
+                    found |= {int(file.stem): float(text[WEIGHT])} if WEIGHT in text else {}
+        return found
+
+    def finish(self, batches: Iterable[Sequence[int]], resampled: Sequence[int] | None = None) -> list[str]:
+        """Write what needs all images; return a line for each thing that is there."""
+        written = [f"{self.folder}/*.{self.form}"]
+        weights = self.weights(batches) if self.form == "png" else {}
+        if weights:
+            write_text(self.folder / "weights.csv", _csv(["index", WEIGHT], weights.items()))
+            written.append(str(self.folder / "weights.csv"))
+        if resampled is not None:
+            write_text(self.folder / "resampled.csv", _csv(["index"], ([index] for index in resampled)))
+            written.append(str(self.folder / "resampled.csv"))
         return written
 
-    def _write_weights(self) -> list[str]:
-        """Write index and log-weight of each image, if they have weights."""
-        if self.folder is None or not self._weights:
-            return []
-        file = self.folder / "weights.csv"
-        write_text(file, "index,log_weight\n" + "".join(f"{index},{weight!r}\n" for index, weight in self._weights))
-        return [str(file)]
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        """Return `images`, uint8 (N, H, W, C), their `indices`, and what else the model gives with each."""
-
-        def gather(name: str) -> torch.Tensor | None:
-            parts = [getattr(samples, name) for samples in self._kept if getattr(samples, name) is not None]
-            return torch.cat(parts) if parts else None
-
-        arrays = {"indices": np.concatenate([samples.indices for samples in self._kept])}
-        for name in ("images", "inputs", "truths"):
-            pictures = gather(name)
-            if pictures is not None:
-                arrays[name] = pictures.permute(0, 2, 3, 1).numpy()
-        for name in ("labels", "log_weights"):
-            values = gather(name)
-            if values is not None:
-                arrays[name] = values.numpy()
-        return arrays
+    def _files(self, batch: Sequence[int]) -> list[Path]:
+        if self.form == "npz":
+            return [self.folder / f"images-{batch[0]:06d}-{batch[-1]:06d}.npz"]
+        return [self.folder / f"{index:06d}.png" for index in batch]
 
 
-def _check_picture(file: Path) -> None:
+def arrays(samples: Samples) -> dict[str, np.ndarray]:
+    """Return a batch as arrays, pictures with channels last."""
+    found = {"indices": np.asarray(samples.indices)}
+    for name in ("images", "inputs", "truths"):
+        pictures = getattr(samples, name)
+        if pictures is not None:
+            found[name] = pictures.permute(0, 2, 3, 1).numpy()
+    for name in ("labels", "log_weights"):
+        values = getattr(samples, name)
+        if values is not None:
+            found[name] = values.numpy()
+    return found
+
+
+def check_format(form: str) -> None:
+    """Refuse a form of output that is not known."""
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+
+
+def check_picture(option: str, file: Path | None, endings: Sequence[str] = PICTURES) -> None:
     """Refuse a file name whose ending is not a picture's, before any image is made."""
-    if file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--grid {file}: expected a file name that ends in .png, .jpg or .webp")
+    if file is not None and file.suffix.lower() not in endings:
+        raise UserError(f"{option} {file}: expected a file name that ends in {', '.join(endings)}")
+
+
+def save_grid(file: Path, pictures: Sequence[Tensor], columns: int | None = None) -> None:
+    """Draw a grid of uint8 images (N, C, H, W), rows of each set in turn."""
+    make_folder(file.parent)
+    _save(file, make_grid(*pictures, columns=columns))
+
+
+def save_animation(file: Path, frames: Tensor, seconds: float = 2.0) -> None:
+    """Write frames, uint8 (T, N, C, H, W), as an animated GIF, PNG or WebP of their grids; the last one stays for a second."""
+    make_folder(file.parent)
+    grids = [make_grid(frame) for frame in frames]
+    durations = [round(1000 * seconds / len(grids))] * (len(grids) - 1) + [1000]
+    _save(file, grids[0], save_all=True, append_images=grids[1:], duration=durations, loop=0)
+
+
+def save_noise(file: Path, encoded: Sequence[Encoded]) -> Tensor:
+    """Write `noise` (N, C, H, W) and `error` (N,) of encoded images as an npz, and return the errors."""
+    make_folder(file.parent)
+    noise, error = (torch.cat([getattr(batch, name) for batch in encoded]) for name in ("noise", "error"))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, noise=noise.numpy(), error=error.numpy())
+    write_bytes(file, buffer.getvalue())
+    return error
+
+
+def save_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor) -> None:
+    """Plot kinetic energy, mean of (T, N), and the spread of the speeds |v|, (T, N), over time.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("--plot needs matplotlib: pip install 'amgen[plots]'") from None
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(times, energy.mean(dim=1), color="black")
+    left.set(xlabel="time t", ylabel="kinetic energy, mean of ½ |v|²", ylim=(0, None))
+    low, middle, high = speeds.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=speeds.dtype), dim=1)
+    right.fill_between(times, low, high, color="0.8", label="10 to 90 %")
+    right.plot(times, middle, color="black", label="median")
+    right.set(xlabel="time t", ylabel="speed |v| of the images", ylim=(0, None))
+    right.legend(frameon=False)
+    make_folder(file.parent)
+    figure.savefig(file, dpi=150)
+
+
+def _save(file: Path, image: Image.Image, **options: Any) -> None:
+    try:
+        image.save(file, **options)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error}") from None
+
+
+def _csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Refuse to mix images made in different ways in one folder."""
     file = folder / SETTINGS
     if not file.exists():
+        if os.listdir(folder):
+            raise UserError(f"{folder} is not empty and was not written by amgen sample: choose another --out")
         return
     try:
         there = json.loads(file.read_text())
     except ValueError:
         there = {}
-    for key, value in settings.items():
-        if there.get(key) != value:
-            raise UserError(f"{folder} holds images made with {key}={there.get(key)!r}, not {value!r}: choose another --out")
+    for key in [*settings, *there]:
+        if there.get(key) != settings.get(key):
+            raise UserError(f"{folder} holds images made with {key}={there.get(key)!r}, not {settings.get(key)!r}: choose another --out")

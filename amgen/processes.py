@@ -1,8 +1,62 @@
-"""How many processes a command was launched in."""
+"""The processes that a command was launched in, and what they tell each other."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
 
 from amgen.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that do the same work.
+
+    Attributes:
+        rank: number of this process.
+        count: how many there are.
+        device: where this one computes: a torch device's name, or auto for a GPU where there is one.
+    """
+
+    rank: int = 0
+    count: int = 1
+    device: str = "auto"
+
+    @classmethod
+    def join(cls, device: str) -> "Processes":
+        """Join the other processes of a torchrun or `accelerate launch`, if there are any."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls(device=device)
+        from accelerate import PartialState
+
+        state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+        return cls(state.process_index, state.num_processes, str(state.device) if device == "auto" else device)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that reports."""
+        return self.rank == 0
+
+    def share(self, work: Sequence[T]) -> list[T]:
+        """Return this process's part of a list of work."""
+        return list(work[self.rank :: self.count])
+
+    def gather(self, values: list[T]) -> list[T]:
+        """Return the lists of all processes joined, in every process."""
+        if self.count == 1:
+            return values
+        parts: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(parts, values)
+        return [value for part in parts for value in part]
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            torch.distributed.barrier()
 
 
 def require_single(command: str) -> None:

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     PROBE = 12
     BOUNDARY = 13
     BROWNIAN = 14
+    RESAMPLING = 15
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int) -> int:

@@ -1,7 +1,7 @@
 """From a checkpoint and seeds to images."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from amgen.errors import Diverged, UserError
 from amgen.kinds import Kind, Unbalanced
 from amgen.paths import Given
 from amgen.paths import Path as ProbabilityPath
-from amgen.randomness import Purpose, gaussian, uniforms
-from amgen.solvers import ADAPTIVE, BrownianMotion, ODESolver, SDESolver, make_solver
+from amgen.randomness import Purpose, gaussian, uniform, uniforms
+from amgen.solvers import ADAPTIVE, BrownianMotion, ODESolver, SDESolver, StepGrid, make_solver
 
 
 @dataclass
@@ -57,6 +57,46 @@ class Model:
         """The run directory that the checkpoint lies in, or the checkpoint's own folder if it was copied out of one."""
         run = self.source.parent.parent
         return run if (run / "config.yaml").exists() else self.source
+
+    def sample(
+        self,
+        num: int,
+        *,
+        solver: str | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        label: int | None = None,
+        start: str | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw images, uint8 (num, C, H, W), on the CPU.
+
+        Args:
+            num: how many.
+            solver: name of the solver; this and other settings are by default those of the run.
+            steps: number of steps.
+            seed: image i is a function of this seed and i.
+            label: class to draw, where the model has classes; by default each in turn.
+            start: images that a model which completes or colours them starts from (a folder, zip or data set); by default its training
+                images.
+            options: further settings of the section `sampling` of the configuration, such as `guidance` or `step_grid`.
+
+        Raises:
+            UserError: for settings that do not exist or do not fit the model.
+        """
+        settings = self.options({"solver": solver, "steps": steps, **options})
+        request = Request(seed, label, settings.guidance, start_images(self, start), settings.noise_level)
+        return torch.cat([batch.images for batch in generate_all(self, settings, range(num), request)])
+
+    def options(self, changes: Mapping[str, Any]) -> SamplingConfig:
+        """Return the sampling settings of the run with some changed, checked against the model as a whole; None keeps what is there.
+
+        Raises:
+            UserError: for settings that do not exist or do not fit the model.
+        """
+        settings = change(self.config.sampling, changes)
+        change(self.config, {"sampling": settings.model_dump(mode="json")})
+        return settings
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies the weights, for reports."""
@@ -143,27 +183,53 @@ class Request:
         label: class to draw; by default class i modulo the number of classes. None alone for a model without classes.
         guidance: strength of classifier-free guidance, 1 for none.
         images: images that a model which completes or colours them starts from; image i modulo their number.
+        noise_level: G of the SDE with g(t) = G sqrt(a_t) and the marginals of balanced dynamics; 0 for the ODE.
+        between: indices of two images; the ones drawn then lie between them, their noise turned from one to the other in equal angles.
+        count: how many images `between` is divided into.
     """
 
     seed: int = 0
     label: int | None = None
     guidance: float = 1.0
     images: ImageDataset | None = None
+    noise_level: float = 0.0
+    between: tuple[int, int] | None = None
+    count: int = 0
 
 
-def generate(model: Model, solver: ODESolver | SDESolver, indices: Sequence[int], request: Request) -> Samples:
-    """Generate the images `indices` in one batch, from noise drawn on the CPU for (seed, i).
+Observer = Callable[[float, Tensor, Dynamics], None]
+"""Is shown the time, the points (B, C, H, W) and the dynamics, at the start and after each step."""
+
+
+@dataclass
+class Prepared:
+    """A batch ready to be carried.
+
+    Attributes:
+        x: points at the start.
+        dynamics: the motion, with labels and what is given.
+        labels: classes, int64 (B,), or None.
+        data: the images that something is given of, in [-1, 1], or None.
+    """
+
+    x: Tensor
+    dynamics: Dynamics
+    labels: Tensor | None
+    data: Tensor | None
+
+
+def prepare(model: Model, indices: Sequence[int], request: Request) -> Prepared:
+    """Draw noise and choices on the CPU for (seed, i), and set up the dynamics of a batch.
 
     Raises:
         UserError: if the request does not fit the model.
-        Diverged: if an image comes out with values that are not finite.
     """
-    device, shape, path = model.device, model.config.image_shape, model.path
-    labels = _labels(model.config.action.classes, indices, request.label)
+    device, path = model.device, model.path
+    labels = _labels(model.config.action.classes, indices, request)
     data = _start_images(model, request.images, indices)
     choices = uniforms(request.seed, Purpose.SAMPLE_CHOICE, indices, path.choices).to(device) if path.choices else None
     given = Given() if data is None else path.given(data, choices)
-    x = path.prior(gaussian(request.seed, Purpose.SAMPLE_NOISE, indices, shape).to(device), data, given)
+    level = request.noise_level
     dynamics = Dynamics(
         model.action,
         model.kind,
@@ -172,34 +238,61 @@ def generate(model: Model, solver: ODESolver | SDESolver, indices: Sequence[int]
         given,
         request.guidance,
         no_label(model.config),
+        (lambda t: level * path.noise_scale(t).sqrt()) if level else None,  # type: ignore[union-attr]
     )
+    return Prepared(path.prior(_noise(model, indices, request).to(device), data, given), dynamics, labels, data)
+
+
+def generate(
+    model: Model, solver: ODESolver | SDESolver, indices: Sequence[int], request: Request, observe: Observer | None = None
+) -> Samples:
+    """Generate the images `indices` in one batch.
+
+    Raises:
+        UserError: if the request does not fit the model.
+        Diverged: if an image comes out with values that are not finite.
+    """
+    batch = prepare(model, indices, request)
+    dynamics, given = batch.dynamics, batch.dynamics.given
+    watch = None if observe is None else lambda t, x: observe(t, x, dynamics)
     log_weights = None
     if isinstance(solver, SDESolver):
-        x = solver.solve(dynamics.velocity, dynamics.diffusion, BrownianMotion(request.seed, indices, shape, device), x)
+        brownian = BrownianMotion(request.seed, indices, model.config.image_shape, model.device)
+        x = solver.solve(dynamics.drift, dynamics.diffusion, brownian, batch.x, watch)
     elif isinstance(model.kind, Unbalanced):
-        x, log_weights = _solve_with_weights(solver, dynamics, x)
+        x, log_weights = _solve_with_weights(solver, dynamics, batch.x, watch)
     else:
-        x = solver.solve(dynamics.velocity, x)
+        x = solver.solve(dynamics.velocity, batch.x, observe=watch)
     finite = torch.isfinite(x).flatten(1).all(dim=1)
     if not finite.all():
         first = indices[int((~finite).nonzero()[0])]
         raise Diverged(f"image {first} has values that are not finite: use more steps or another checkpoint")
     return Samples(
         indices,
-        to_uint8(path.finish(x)).cpu(),
-        labels,
+        to_uint8(model.path.finish(x)).cpu(),
+        batch.labels,
         dynamics.evaluations,
         log_weights,
-        None if data is None else to_uint8(path.shown(data, given)).cpu(),
-        None if data is None else to_uint8(data).cpu(),
+        None if batch.data is None else to_uint8(model.path.shown(batch.data, given)).cpu(),
+        None if batch.data is None else to_uint8(batch.data).cpu(),
     )
+
+
+def solver_of(options: SamplingConfig) -> ODESolver | SDESolver:
+    """Return the solver that the options name."""
+    return make_solver(options.solver, StepGrid(options.steps, options.step_grid, options.rho), options.tolerance)
+
+
+def batches_of(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Divide indices into batches."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def generate_all(model: Model, options: SamplingConfig, indices: Sequence[int], request: Request) -> Iterator[Samples]:
     """Generate the images `indices`, `options.batch_size` at a time; `options` name the solver."""
-    solver = make_solver(options.solver, options.steps, options.tolerance)
-    for start in range(0, len(indices), options.batch_size):
-        yield generate(model, solver, indices[start : start + options.batch_size], request)
+    solver = solver_of(options)
+    for batch in batches_of(indices, options.batch_size):
+        yield generate(model, solver, batch, request)
 
 
 def start_images(model: Model, path: str | None) -> ImageDataset | None:
@@ -217,12 +310,41 @@ def start_images(model: Model, path: str | None) -> ImageDataset | None:
 
 def effective_sample_size(log_weights: Sequence[float]) -> float:
     """Return (sum w)^2 / sum w^2: how many equally weighted samples those with `log_weights` are worth (Kish)."""
-    logs = torch.tensor(log_weights, dtype=torch.float64)
-    weights = (logs - logs.max()).exp()
-    return float(weights.sum() ** 2 / weights.square().sum())
+    weights = _weights(log_weights)
+    return float(1 / weights.square().sum())
 
 
-def _solve_with_weights(solver: ODESolver, dynamics: Dynamics, x: Tensor) -> tuple[Tensor, Tensor]:
+def resample(log_weights: Sequence[float], seed: int) -> list[int]:
+    """Draw as many positions as there are weights, each about in proportion to its weight, by systematic resampling.
+
+    One uniform offset and equal strides through the cumulative weights: a position of normalised weight w is taken floor(n w) or ceil(n w)
+    times.
+    """
+    weights = _weights(log_weights)
+    count = len(weights)
+    places = (torch.arange(count, dtype=torch.float64) + uniform(seed, Purpose.RESAMPLING, [0])) / count
+    return torch.searchsorted(weights.cumsum(0), places).clamp(max=count - 1).tolist()
+
+
+def _weights(log_weights: Sequence[float]) -> Tensor:
+    """Return normalised weights, float64."""
+    return torch.tensor(list(log_weights), dtype=torch.float64).softmax(dim=0)
+
+
+def _noise(model: Model, indices: Sequence[int], request: Request) -> Tensor:
+    """Return standard normal noise for each image, (B, C, H, W)."""
+    shape = model.config.image_shape
+    if request.between is None:
+        return gaussian(request.seed, Purpose.SAMPLE_NOISE, indices, shape)
+    first, last = gaussian(request.seed, Purpose.SAMPLE_NOISE, request.between, shape).double()
+    angle = torch.arccos((first * last).sum() / (first.norm() * last.norm()))
+    share = torch.tensor([index / max(1, request.count - 1) for index in indices], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    return ((((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()).float()
+
+
+def _solve_with_weights(
+    solver: ODESolver, dynamics: Dynamics, x: Tensor, observe: Callable[[float, Tensor], None] | None
+) -> tuple[Tensor, Tensor]:
     """Carry points and their log-weights, one more entry of each, from noise to data; the weights are float64."""
     shape = x.shape
 
@@ -230,7 +352,8 @@ def _solve_with_weights(solver: ODESolver, dynamics: Dynamics, x: Tensor) -> tup
         motion, growth = dynamics.velocity_and_growth(t, state[:, :-1].reshape(shape))
         return torch.cat([motion.flatten(1), growth[:, None].to(motion.dtype)], dim=1)
 
-    end = solver.solve(velocity, torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], dim=1))
+    watch = None if observe is None else lambda t, state: observe(t, state[:, :-1].reshape(shape))
+    end = solver.solve(velocity, torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], dim=1), observe=watch)
     return end[:, :-1].reshape(shape), end[:, -1].double().cpu()
 
 
@@ -243,20 +366,30 @@ def _start_images(model: Model, images: ImageDataset | None, indices: Sequence[i
     return to_float(images.images([index % len(images) for index in indices])).to(model.device)
 
 
-def _labels(classes: int, indices: Sequence[int], label: int | None) -> Tensor | None:
+def _labels(classes: int, indices: Sequence[int], request: Request) -> Tensor | None:
+    label = request.label
     if not classes:
         if label is not None:
             raise UserError(f"label={label}: this model was trained without classes (action.classes=0)")
         return None
     if label is not None and not 0 <= label < classes:
         raise UserError(f"label={label}: this model knows the classes 0 to {classes - 1}")
+    if label is None and request.between is not None:
+        label = request.between[0] % classes
     return torch.tensor([index % classes if label is None else label for index in indices])
 
 
 def describe_solver(options: SamplingConfig) -> dict[str, Any]:
     """Return the solver's name and the settings it heeds, for reports."""
-    adaptive = options.solver in ADAPTIVE
-    return {"solver": options.solver, **({"tolerance": options.tolerance} if adaptive else {"steps": options.steps})}
+    if options.solver in ADAPTIVE:
+        return {"solver": options.solver, "tolerance": options.tolerance}
+    grid: dict[str, dict[str, Any]] = {
+        "uniform": {},
+        "cosine": {"step_grid": "cosine"},
+        "polynomial": {"step_grid": "polynomial", "rho": options.rho},
+    }
+    noise = {"noise_level": options.noise_level} if options.noise_level else {}
+    return {"solver": options.solver, "steps": options.steps, **grid[options.step_grid], **noise}
 
 
 def _device(name: str) -> torch.device:

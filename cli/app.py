@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import eval_fid, sample, train
+from . import encode, eval_fid, sample, train
 from .options import debug_requested
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("encode")(encode.encode)
 app.command("eval-fid")(eval_fid.eval_fid)
 
 

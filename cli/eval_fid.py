@@ -13,14 +13,16 @@ from .options import (
     Ema,
     Guidance,
     Label,
+    NoiseLevel,
     Raw,
+    Rho,
     Run,
     Seed,
     Solver,
+    StepGrid,
     Steps,
     Tolerance,
     positive,
-    resolve,
 )
 
 
@@ -39,7 +41,10 @@ def eval_fid(
     ] = None,
     solver: Solver = None,
     steps: Steps = None,
+    step_grid: StepGrid = None,
+    rho: Rho = None,
     tolerance: Tolerance = None,
+    noise_level: NoiseLevel = None,
     seed: Seed = 0,
     label: Label = None,
     guidance: Guidance = None,
@@ -60,11 +65,20 @@ def eval_fid(
     require_single("amgen eval-fid")
     if num is not None:
         positive("--num", num)
-    changes = {"solver": solver, "steps": steps, "tolerance": tolerance, "batch_size": batch_size, "guidance": guidance}
+    changes = {
+        "solver": solver,
+        "steps": steps,
+        "step_grid": step_grid,
+        "rho": rho,
+        "tolerance": tolerance,
+        "batch_size": batch_size,
+        "guidance": guidance,
+        "noise_level": noise_level,
+    }
     config.change(config.SamplingConfig(), changes)  # before anything slow
     model = load(run, ema, raw, device)
-    options = resolve(model, changes)
-    request = Request(seed, label, options.guidance, start_images(model, condition_data))
+    options = model.options(changes)
+    request = Request(seed, label, options.guidance, start_images(model, condition_data), options.noise_level)
     report = evaluate(model, options, features, num, request, weights, data)
     file = json_file or model.run / "eval" / f"{features}-{model.images:09d}.json"
     make_folder(file.parent)

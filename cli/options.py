@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,18 @@ Debug = Annotated[bool, typer.Option("--debug", callback=_debug, is_eager=True, 
 Run = Annotated[Path, typer.Argument(help="Run directory (its newest checkpoint) or checkpoint folder.", show_default=False)]
 Solver = Annotated[
     str | None,
-    typer.Option(help="euler, midpoint, heun, rk4 or dopri5; euler-maruyama for entropic dynamics. Default: the run's."),
+    typer.Option(
+        help="euler, midpoint, heun, ralston, rk4, ab2, ab3; adaptive: adaptive-heun, bosh3, dopri5, dopri8; for SDEs: euler-maruyama, "
+        "stochastic-heun, sra1. Default: the run's."
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Steps of a fixed-step solver. Default: the run's.")]
+StepGrid = Annotated[str | None, typer.Option(help="Steps: uniform, cosine or polynomial. Default: the run's.")]
+Rho = Annotated[float | None, typer.Option(help="Exponent of the polynomial grid; above 1, short steps near the data. Default: the run's.")]
+NoiseLevel = Annotated[
+    float | None,
+    typer.Option(help="Sample by an SDE with g(t) = G sqrt(a_t) and the same marginals, from balanced dynamics on a Gaussian path."),
+]
 Tolerance = Annotated[float | None, typer.Option(help="Tolerance of an adaptive solver. Default: the run's.")]
 Seed = Annotated[int, typer.Option(help="Image i is a function of this seed and i.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images drawn together. Default: the run's.")]
@@ -39,13 +48,14 @@ ConditionData = Annotated[
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps ...")]
 
 
-def resolve(model: Any, changes: dict[str, Any]) -> Any:
-    """Return the sampling options of a model's run, changed, and checked against the model as a whole."""
-    from amgen import config
+def pair(option: str, text: str) -> tuple[int, int]:
+    """Read two indices such as 3,8."""
+    from amgen.errors import UserError
 
-    options = config.change(model.config.sampling, changes)
-    config.change(model.config, {"sampling": options.model_dump(mode="json")})
-    return options
+    first, _, second = text.partition(",")
+    if not (first.strip().isdigit() and second.strip().isdigit()) or int(first) == int(second):
+        raise UserError(f"{option} {text!r}: expected two different indices such as 3,8")
+    return int(first), int(second)
 
 
 def positive(option: str, value: int) -> None:

@@ -1,6 +1,5 @@
 """amgen sample."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,71 +13,128 @@ from .options import (
     Ema,
     Guidance,
     Label,
+    NoiseLevel,
     Raw,
+    Rho,
     Run,
     Seed,
     Solver,
+    StepGrid,
     Steps,
     Tolerance,
+    pair,
     positive,
-    resolve,
 )
 
 
 def sample(
     run: Run,
-    num: Annotated[int, typer.Option(help="Images to draw.")] = 64,
+    num: Annotated[
+        int, typer.Option("--num", "-n", help="Images to draw. (torchrun takes --num for an option of its own: write -n.)")
+    ] = 64,
+    seeds: Annotated[str | None, typer.Option(help="Indices to draw instead of 0 to num - 1, such as 5,17-20.", show_default=False)] = None,
     solver: Solver = None,
     steps: Steps = None,
+    step_grid: StepGrid = None,
+    rho: Rho = None,
     tolerance: Tolerance = None,
+    noise_level: NoiseLevel = None,
     seed: Seed = 0,
     label: Label = None,
     guidance: Guidance = None,
     condition_data: ConditionData = None,
+    between: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I,J", help="Draw `num` images between images I and J, turning one's noise into the other's.", show_default=False
+        ),
+    ] = None,
     batch_size: BatchSize = None,
     ema: Ema = None,
     raw: Raw = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for 000000.png ... or images.npz.", show_default=False)] = None,
-    form: Annotated[str, typer.Option("--format", help="png: a file an image; npz: one array `images`, uint8 (N, H, W, C).")] = "png",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the images; the same command again goes on where it stopped.", show_default=False)
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="png: a file an image; npz: a shard a batch.")] = "png",
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Also draw indices in proportion to the weights (unbalanced dynamics).")
+    ] = False,
     grid: Annotated[
         Path | None,
-        typer.Option(help="File for a grid of all images. Default, without --out: samples.png.", show_default=False),
+        typer.Option(help="Picture of all images, at most 400. Default, without another output: samples.png.", show_default=False),
+    ] = None,
+    gif: Annotated[
+        Path | None, typer.Option(help="Animation from noise to data of the first 64 images: .gif, .png or .webp.", show_default=False)
+    ] = None,
+    strip: Annotated[Path | None, typer.Option(help="Picture from noise to data of the first 8 images.", show_default=False)] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot of kinetic energy and speed over time, of the first 64 images.", show_default=False)
     ] = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Generate images from a trained model."""
-    from amgen import config
-    from amgen.output import ImageWriter
-    from amgen.processes import require_single
-    from amgen.sampling import Request, describe_solver, effective_sample_size, generate_all, load, start_images
+    """Generate images from a trained model. Under torchrun the processes share the work."""
+    from amgen import config, output
+    from amgen.drawing import draw, parse_indices, summary
+    from amgen.processes import Processes
+    from amgen.sampling import Request, describe_solver, load, start_images
+    from amgen.trajectory import record
 
-    require_single("amgen sample")
     positive("--num", num)
-    changes = {"solver": solver, "steps": steps, "tolerance": tolerance, "batch_size": batch_size, "guidance": guidance}
-    config.change(config.SamplingConfig(), changes)  # before anything slow
-    model = load(run, ema, raw, device)
-    options = resolve(model, changes)
-    if out is None and grid is None:
-        grid = Path("samples.png")
-    images = start_images(model, condition_data)
-    start = None if images is None else images.source.description
-    settings = {**model.describe(), **describe_solver(options), "seed": seed, "label": label, "start": start}
-    if options.guidance != 1:
-        settings["guidance"] = options.guidance
-    writer = ImageWriter(out, form, grid, settings)
+    changes = {
+        "solver": solver,
+        "steps": steps,
+        "step_grid": step_grid,
+        "rho": rho,
+        "tolerance": tolerance,
+        "batch_size": batch_size,
+        "guidance": guidance,
+        "noise_level": noise_level,
+    }
+    # Everything that can be wrong is looked at before anything slow is done.
+    config.change(config.SamplingConfig(), changes)
+    output.check_format(form)
+    output.check_picture("--grid", grid)
+    output.check_picture("--strip", strip)
+    output.check_picture("--gif", gif, output.MOVING)
+    output.check_picture("--plot", plot, (".png", ".pdf", ".svg"))
+    indices = list(range(num)) if seeds is None else parse_indices(seeds)
+    ends = None if between is None else pair("--between", between)
 
-    clock, evaluations, log_weights = time.perf_counter(), [], []
-    for batch in generate_all(model, options, range(num), Request(seed, label, options.guidance, images)):
-        writer.write(batch)
-        evaluations.append(batch.evaluations)
-        log_weights.extend([] if batch.log_weights is None else batch.log_weights.tolist())
-    seconds = time.perf_counter() - clock
-    for line in writer.close():
-        print(f"wrote {line}")
-    print(
-        f"{num} images in {seconds:.1f} s, {num / seconds:,.1f} images/s, NFE {max(evaluations)} "
-        f"({', '.join(f'{key} {value}' for key, value in settings.items() if value is not None)})"
-    )
-    if log_weights:
-        print(f"effective sample size {effective_sample_size(log_weights):,.1f} of {num} weighted images")
+    processes = Processes.join(device)
+    model = load(run, ema, raw, processes.device)
+    options = model.options(changes)
+    images = start_images(model, condition_data)
+    request = Request(seed, label, options.guidance, images, options.noise_level, ends, len(indices))
+    settings = {
+        **model.describe(),
+        **describe_solver(options),
+        "seed": seed,
+        "label": label,
+        "guidance": options.guidance if options.guidance != 1 else None,
+        "start": None if images is None else images.source.description,
+        "between": between,
+    }
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if out is None and grid is None and gif is None and strip is None and plot is None:
+        grid = Path("samples.png")
+    lines: list[str] = []
+    if out is not None or grid is not None:
+        extra = {"batch_size": options.batch_size} if form == "npz" else {}
+        folder = None if out is None else output.ImageFolder(out, form, {**settings, **extra}, processes.main)
+        drawn = draw(model, options, request, indices, processes, folder, grid, resample)
+        lines = [*(f"wrote {line}" for line in drawn.written), *summary(drawn)]
+    if processes.main:
+        if gif is not None or strip is not None or plot is not None:
+            trajectory = record(model, options, indices[:64], request)
+            if gif is not None:
+                output.save_animation(gif, trajectory.frames)
+            if strip is not None:
+                columns = min(9, len(trajectory.times))
+                output.save_grid(strip, [trajectory.strip(columns)[: 8 * columns]], columns)
+            if plot is not None:
+                output.save_plot(plot, trajectory.times, trajectory.energy, trajectory.speeds)
+            lines += [f"wrote {file}" for file in (gif, strip, plot) if file is not None]
+        print("\n".join(lines))
+        print(", ".join(f"{key} {value}" for key, value in settings.items()))
+    processes.wait()

@@ -10,7 +10,7 @@ from .options import Debug
 
 def train(
     preset: Annotated[
-        str, typer.Argument(help="Preset (digits, fashion-mnist, cifar10, cifar10-small) or path of a .yaml file.")
+        str, typer.Argument(help="Preset, such as digits or cifar10-small (a wrong name lists them all), or path of a .yaml file.")
     ] = "digits",
     run_dir: Annotated[
         Path | None, typer.Option(help="Where the run lives. Default: runs/ and the preset's name.", show_default=False)

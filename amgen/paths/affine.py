@@ -40,13 +40,10 @@ class AffinePath(Path):
         """Return a(t)."""
         return self.coefficients(t).noise
 
-    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
-        """Return grad log q_t = (alpha' x - alpha v) / (a (a' alpha - alpha' a)), for t < 1.
-
-        Both x and v are affine in the posterior means of eps and x_1, and the score is -E[eps | x_t] / a.
-        """
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return E[eps | x_t] = (alpha' x - alpha v) / (alpha' a - a' alpha): x and v are affine in the posterior means of eps and x_1."""
         c = self.coefficients(t).like(x)
-        return (c.data_rate * x - c.data * velocity) / (c.noise * (c.noise_rate * c.data - c.data_rate * c.noise))
+        return (c.data_rate * x - c.data * velocity) / (c.data_rate * c.noise - c.noise_rate * c.data)
 
 
 class LinearPath(AffinePath):

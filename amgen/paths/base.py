@@ -127,13 +127,19 @@ class Path(ABC):
         """Bring the end of a generated curve into the range of data."""
         return x
 
-    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
-        """Return grad log q_t at points x (B, ...), given the marginal velocity there, noise and data being independent.
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return E[eps | x_t = x] at points x (B, ...), given the marginal velocity there, noise and data being independent.
 
         Raises:
             UserError: for a path that is not Gaussian.
         """
         raise UserError(f"{type(self).__name__} is not Gaussian given the data: its score does not follow from the velocity")
+
+    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return grad log q_t = -E[eps | x_t] / a_t, for t < 1; otherwise as `posterior_noise`."""
+        noise, scale = self.posterior_noise(t, x, velocity, given), self.noise_scale(t)
+        assert scale is not None
+        return -noise / expand(scale, x)
 
     def sample(
         self,

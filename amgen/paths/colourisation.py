@@ -5,7 +5,7 @@ from torch import Tensor
 
 from amgen.errors import UserError
 from amgen.paths.affine import Coefficients, LinearPath
-from amgen.paths.base import Given
+from amgen.paths.base import Given, expand
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the gray value (ITU-R BT.601)."""
@@ -54,8 +54,8 @@ class ColourisationPath(LinearPath):
         assert given.condition is not None
         return given.condition.expand_as(data)
 
-    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
-        """Return grad log q_t, by the affine relation of x_t - (1 - t) gray."""
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return E[eps | x_t], by the affine relation of x_t - (1 - t) gray."""
         assert given.condition is not None
         gray = given.condition
-        return super().score(t, x - (1 - t.reshape(-1, 1, 1, 1)) * gray, velocity + gray, given)
+        return super().posterior_noise(t, x - (1 - expand(t, x)) * gray, velocity + gray, given)

@@ -33,9 +33,9 @@ class KnownPixelsPath(LinearPath):
             raise UserError("this model completes images: give the images to start from (--condition-data)")
         return _merge(noise, data, given)
 
-    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
-        """Return grad log q_t in the free pixels, zero in the known ones."""
-        return given.restrict(super().score(t, x, velocity, given))
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return E[eps | x_t] in the free pixels, zero in the known ones."""
+        return given.restrict(super().posterior_noise(t, x, velocity, given))
 
 
 class SuperResolutionPath(KnownPixelsPath):

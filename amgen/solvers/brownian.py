@@ -11,22 +11,32 @@ from amgen.randomness import Purpose, derive_seed, gaussian
 
 
 @dataclass
-class _Interval:
-    """A dyadic interval of [0, 1], in units of the finest one, with W at its ends and its number in the tree."""
+class _Point:
+    """W and its integral A = int_0^t W at a time, in units of the finest interval."""
 
-    first: int
-    last: int
-    w_first: Tensor
-    w_last: Tensor
+    place: int
+    w: Tensor
+    integral: Tensor
+
+
+@dataclass
+class _Interval:
+    """A dyadic interval of [0, 1] and its number in the tree."""
+
+    first: _Point
+    last: _Point
     node: int
 
 
 class BrownianMotion:
-    """W(t) for t in [0, 1], one path for each index, by Lévy's construction.
+    """W(t) and its integral for t in [0, 1], one path for each index, by Lévy's construction extended to the area (Foster, Lyons and
+    Oberhauser 2020).
 
-    W(1) is drawn first; the middle of each dyadic interval is its ends' mean plus a normal of a quarter of its length in variance, drawn
-    for (seed, index, interval). So W(t) depends on neither the step grid, its direction nor the batch, and a finer grid refines the same
-    path. Times are rounded to multiples of 2^-DEPTH. The intervals around the last time are kept, which makes neighbouring times cheap.
+    Over an interval of length h, with dW its increment, let H = (1/h) int (W_r - W_a) dr - dW/2, which is N(0, h/12) and independent of
+    dW. Given both, the middle is W_m - W_a = dW/2 + 3/2 H + Z, and the first half has H/4 - Z/2 + N/2, with Z ~ N(0, h/16) and N ~ N(0,
+    h/12) drawn for (seed, index, interval). So the path depends on neither the step grid, its direction nor the batch, and a finer grid
+    refines the same path. Times are rounded to multiples of 2^-DEPTH. The intervals around the last time are kept, which makes
+    neighbouring times cheap.
 
     Args:
         seed: seed of the sampling.
@@ -51,39 +61,58 @@ class BrownianMotion:
         self.shape = shape
         self.device = torch.device(device)
         self.dtype = dtype
-        end = self._normal(0)
-        self._intervals = [_Interval(0, 2**self.DEPTH, torch.zeros_like(end), end, 1)]
+        w, h = self._normals(0)
+        zero = torch.zeros_like(w)
+        start, end = _Point(0, zero, zero), _Point(2**self.DEPTH, w, 0.5 * w + h / math.sqrt(12))
+        self._intervals = [_Interval(start, end, 1)]
 
     def increment(self, start: float, end: float) -> Tensor:
         """Return W(end) - W(start), (B, *shape)."""
-        before = self(start)
-        return self(end) - before
+        before = self._point(start).w
+        return self._point(end).w - before
+
+    def increment_and_area(self, start: float, end: float) -> tuple[Tensor, Tensor]:
+        """Return W(end) - W(start) and the integral of W - W(start) over the step, I_(1,0), both (B, *shape)."""
+        before, after = self._point(start), self._point(end)
+        length = (after.place - before.place) / 2**self.DEPTH
+        return after.w - before.w, after.integral - before.integral - length * before.w
 
     def __call__(self, t: float) -> Tensor:
         """Return W(t), (B, *shape)."""
+        return self._point(t).w
+
+    def _point(self, t: float) -> _Point:
         place = round(t * 2**self.DEPTH)
         if not 0 <= place <= 2**self.DEPTH:
             raise ValueError(f"t={t} lies outside [0, 1]")
-        while not self._intervals[-1].first <= place <= self._intervals[-1].last:
+        while not self._intervals[-1].first.place <= place <= self._intervals[-1].last.place:
             self._intervals.pop()
         while True:
             interval = self._intervals[-1]
-            if place == interval.first:
-                return interval.w_first
-            if place == interval.last:
-                return interval.w_last
+            if place == interval.first.place:
+                return interval.first
+            if place == interval.last.place:
+                return interval.last
             self._intervals.append(self._half(interval, place))
 
     def _half(self, interval: _Interval, place: int) -> _Interval:
-        """Draw W in the middle of an interval, and return the half that holds `place`."""
-        middle = (interval.first + interval.last) // 2
-        length = (interval.last - interval.first) / 2**self.DEPTH
-        w_middle = 0.5 * (interval.w_first + interval.w_last) + 0.5 * math.sqrt(length) * self._normal(interval.node)
-        if place <= middle:
-            return _Interval(interval.first, middle, interval.w_first, w_middle, 2 * interval.node)
-        return _Interval(middle, interval.last, w_middle, interval.w_last, 2 * interval.node + 1)
+        """Draw the middle of an interval, and return the half that holds `place`."""
+        first, last = interval.first, interval.last
+        length = (last.place - first.place) / 2**self.DEPTH
+        whole = last.w - first.w
+        area = (last.integral - first.integral) / length - first.w - 0.5 * whole
+        z, n = self._normals(interval.node)
+        z, n = z * math.sqrt(length / 16), n * math.sqrt(length / 12)
+        half = 0.5 * whole + 1.5 * area + z
+        half_area = 0.25 * area - 0.5 * z + 0.5 * n
+        integral = first.integral + 0.5 * length * (first.w + 0.5 * half + half_area)
+        middle = _Point((first.place + last.place) // 2, first.w + half, integral)
+        if place <= middle.place:
+            return _Interval(first, middle, 2 * interval.node)
+        return _Interval(middle, last, 2 * interval.node + 1)
 
-    def _normal(self, node: int) -> Tensor:
-        """Draw the standard normal of a node of the tree; node 0 is W(1)."""
-        draw = gaussian(derive_seed(self.seed, Purpose.BROWNIAN, node), Purpose.BROWNIAN, self.indices, self.shape)
-        return draw.to(self.device, self.dtype)
+    def _normals(self, node: int) -> tuple[Tensor, Tensor]:
+        """Draw the two standard normals of a node of the tree; node 0 is the whole interval's."""
+        seed = derive_seed(self.seed, Purpose.BROWNIAN, node)
+        draw = gaussian(seed, Purpose.BROWNIAN, self.indices, (2, *self.shape)).to(self.device, self.dtype)
+        return draw[:, 0], draw[:, 1]

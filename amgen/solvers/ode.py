@@ -1,20 +1,25 @@
-"""ODE solvers for dx/dt = v(t, x) from t = 0 to t = 1.
+"""ODE solvers for dx/dt = v(t, x) between t = 0 and t = 1.
 
-Fixed-step methods are explicit Runge-Kutta schemes, one small class each: a Butcher tableau and the order it proves. The adaptive
-method is torchdiffeq's, with a norm that bounds the error of every sample and not of the batch's average.
+Fixed-step methods are small classes, each with the order it proves, on any grid of times: explicit Runge-Kutta schemes and Adams-Bashforth
+ones. Adaptive methods are torchdiffeq's, with a norm that bounds the error of every sample and not of the batch's average.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from amgen.errors import UserError
+from amgen.solvers.grids import StepGrid
 
 Velocity = Callable[[float, Tensor], Tensor]
 """v(t, x) at a scalar time, shaped like x."""
+Observer = Callable[[float, Tensor], None]
+"""Is shown the time and the points, at the start and after each step."""
 
 
 class ODESolver(ABC):
@@ -27,12 +32,43 @@ class ODESolver(ABC):
     order: ClassVar[int]
 
     @abstractmethod
-    def solve(self, velocity: Velocity, x: Tensor, start: float = 0.0, end: float = 1.0) -> Tensor:
-        """Carry `x` (B, ...) from time `start` to time `end`."""
+    def solve(self, velocity: Velocity, x: Tensor, backward: bool = False, observe: Observer | None = None) -> Tensor:
+        """Carry `x` (B, ...) from time 0 to time 1, or back."""
 
 
-class RungeKutta(ODESolver):
-    """An explicit Runge-Kutta method with equal steps.
+class FixedStepSolver(ODESolver):
+    """A method that takes the steps of a grid.
+
+    Args:
+        grid: the times; from the last to the first when solving backwards.
+    """
+
+    evaluations: ClassVar[int]
+    """Velocities a step, but for the start of a multistep method."""
+
+    def __init__(self, grid: StepGrid):
+        self.grid = grid
+
+    def solve(self, velocity: Velocity, x: Tensor, backward: bool = False, observe: Observer | None = None) -> Tensor:
+        """Carry `x` (B, ...) along the grid."""
+        times = self.grid.times()
+        times = times[::-1] if backward else times
+        history: list[tuple[float, Tensor]] = []
+        if observe is not None:
+            observe(times[0], x)
+        for start, end in pairwise(times):
+            x = self.step(velocity, start, end, x, history)
+            if observe is not None:
+                observe(end, x)
+        return x
+
+    @abstractmethod
+    def step(self, velocity: Velocity, start: float, end: float, x: Tensor, history: list[tuple[float, Tensor]]) -> Tensor:
+        """Advance `x` from `start` to `end`; `history` is the solver's own, for the velocities of earlier steps."""
+
+
+class RungeKutta(FixedStepSolver):
+    """An explicit Runge-Kutta method.
 
     Stage i evaluates k_i = v(t + nodes_i h, x + h sum_j matrix_ij k_j); a step adds h sum_i weights_i k_i.
     """
@@ -41,30 +77,20 @@ class RungeKutta(ODESolver):
     matrix: ClassVar[Sequence[Sequence[float]]]
     weights: ClassVar[Sequence[float]]
 
-    def __init__(self, steps: int):
-        if steps < 1:
-            raise UserError(f"steps={steps}: expected at least 1")
-        self.steps = steps
-
-    def solve(self, velocity: Velocity, x: Tensor, start: float = 0.0, end: float = 1.0) -> Tensor:
-        """Carry `x` (B, ...) from time `start` to time `end`."""
-        step = (end - start) / self.steps
-        for number in range(self.steps):
-            x = self.step(velocity, start + number * step, x, step)
-        return x
-
-    def step(self, velocity: Velocity, t: float, x: Tensor, step: float) -> Tensor:
-        """Advance `x` from `t` to `t + step`."""
+    def step(self, velocity: Velocity, start: float, end: float, x: Tensor, history: list[tuple[float, Tensor]]) -> Tensor:
+        """Advance `x` from `start` to `end`."""
+        step = end - start
         slopes: list[Tensor] = []
         for node, row in zip(self.nodes, self.matrix, strict=True):
-            slopes.append(velocity(t + node * step, _advance(x, step, row, slopes)))
+            # The last node lies at the end of the grid exactly, not a rounding beyond it.
+            slopes.append(velocity(end if node == 1 else start + node * step, _advance(x, step, row, slopes)))
         return _advance(x, step, self.weights, slopes)
 
 
 def _advance(x: Tensor, step: float, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
-            x = x + (step * weight) * slope
+            x = torch.add(x, slope, alpha=step * weight)
     return x
 
 
@@ -72,6 +98,7 @@ class Euler(RungeKutta):
     """Order 1, one evaluation a step."""
 
     order = 1
+    evaluations = 1
     nodes = (0.0,)
     matrix = ((),)
     weights = (1.0,)
@@ -81,6 +108,7 @@ class Midpoint(RungeKutta):
     """Order 2, two evaluations a step."""
 
     order = 2
+    evaluations = 2
     nodes = (0.0, 0.5)
     matrix = ((), (0.5,))
     weights = (0.0, 1.0)
@@ -90,42 +118,93 @@ class Heun(RungeKutta):
     """The explicit trapezoid rule: order 2, two evaluations a step."""
 
     order = 2
+    evaluations = 2
     nodes = (0.0, 1.0)
     matrix = ((), (1.0,))
     weights = (0.5, 0.5)
+
+
+class Ralston(RungeKutta):
+    """The method of order 2 in two evaluations with the least bound on its error."""
+
+    order = 2
+    evaluations = 2
+    nodes = (0.0, 2 / 3)
+    matrix = ((), (2 / 3,))
+    weights = (0.25, 0.75)
 
 
 class RK4(RungeKutta):
     """Kutta's classical method: order 4, four evaluations a step."""
 
     order = 4
+    evaluations = 4
     nodes = (0.0, 0.5, 0.5, 1.0)
     matrix = ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0))
     weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
 
-class Dopri5(ODESolver):
-    """Dormand and Prince's adaptive method of order 5, from torchdiffeq.
+class AdamsBashforth(FixedStepSolver):
+    """A multistep method: integrates the polynomial through the velocities of this and earlier steps, on any grid.
 
-    A step is accepted when the scaled error of every sample is below 1, so that a batch is solved as well as its hardest member.
+    One evaluation a step. The first step of all is Heun's, with one more evaluation, whose error is small enough for every order here;
+    later ones use as many earlier velocities as there are.
     """
 
-    order = 5
+    evaluations = 1
+
+    def step(self, velocity: Velocity, start: float, end: float, x: Tensor, history: list[tuple[float, Tensor]]) -> Tensor:
+        """Advance `x` from `start` to `end`."""
+        history.insert(0, (start, velocity(start, x)))
+        del history[self.order :]
+        step, slopes = end - start, [slope for _, slope in history]
+        if len(history) == 1 and self.order > 1:
+            return _advance(x, step, (0.5, 0.5), [slopes[0], velocity(end, _advance(x, step, (1.0,), slopes))])
+        # Weights that integrate 1, tau, tau^2 ... exactly over the step, tau in units of it.
+        places = [(time - start) / step for time, _ in history]
+        powers = np.vander(places, increasing=True).T
+        weights = np.linalg.solve(powers, 1 / np.arange(1, len(places) + 1))
+        return _advance(x, step, weights.tolist(), slopes)
+
+
+class AdamsBashforth2(AdamsBashforth):
+    """Order 2."""
+
+    order = 2
+
+
+class AdamsBashforth3(AdamsBashforth):
+    """Order 3."""
+
+    order = 3
+
+
+class AdaptiveSolver(ODESolver):
+    """A method of torchdiffeq that chooses its own steps.
+
+    A step is accepted when the scaled error of every sample is below 1, so that a batch is solved as well as its hardest member.
+
+    Args:
+        tolerance: relative and absolute error allowed in a step.
+    """
+
+    method: ClassVar[str]
 
     def __init__(self, tolerance: float):
         if not tolerance > 0:
             raise UserError(f"tolerance={tolerance}: expected a positive number")
         self.tolerance = tolerance
 
-    def solve(self, velocity: Velocity, x: Tensor, start: float = 0.0, end: float = 1.0) -> Tensor:
-        """Carry `x` (B, ...) from time `start` to time `end`."""
+    def solve(self, velocity: Velocity, x: Tensor, backward: bool = False, observe: Observer | None = None) -> Tensor:
+        """Carry `x` (B, ...) from time 0 to time 1, or back; an observer is shown 33 equidistant times."""
         from torchdiffeq import odeint
 
         # The controller sees the batch as one flat vector; this norm splits it into samples again.
         def worst_sample(error: Tensor) -> Tensor:
             return error.reshape(len(x), -1).square().mean(dim=1).sqrt().max()
 
-        times = torch.tensor([start, end], dtype=torch.float64, device=x.device)
+        ends = (1.0, 0.0) if backward else (0.0, 1.0)
+        times = torch.linspace(*ends, 2 if observe is None else 33, dtype=torch.float64, device=x.device)
         try:
             path = odeint(
                 lambda t, point: velocity(float(t), point),
@@ -133,15 +212,59 @@ class Dopri5(ODESolver):
                 times,
                 rtol=self.tolerance,
                 atol=self.tolerance,
-                method="dopri5",
+                method=self.method,
                 options={"norm": worst_sample, "dtype": torch.float64},
             )
         except AssertionError as error:
             raise UserError(
-                f"dopri5 could not reach tolerance={self.tolerance} ({error}): raise the tolerance or use a fixed-step solver"
+                f"{self.method} could not reach tolerance={self.tolerance} ({error}): raise the tolerance or use a fixed-step solver"
             ) from None
+        if observe is not None:
+            for time, points in zip(times.tolist(), path, strict=True):
+                observe(time, points)
         return path[-1]
 
 
-FIXED_STEP: dict[str, type[RungeKutta]] = {"euler": Euler, "heun": Heun, "midpoint": Midpoint, "rk4": RK4}
-ADAPTIVE: dict[str, type[Dopri5]] = {"dopri5": Dopri5}
+class AdaptiveHeun(AdaptiveSolver):
+    """Heun and Euler, order 2."""
+
+    order = 2
+    method = "adaptive_heun"
+
+
+class Bosh3(AdaptiveSolver):
+    """Bogacki and Shampine, order 3."""
+
+    order = 3
+    method = "bosh3"
+
+
+class Dopri5(AdaptiveSolver):
+    """Dormand and Prince, order 5."""
+
+    order = 5
+    method = "dopri5"
+
+
+class Dopri8(AdaptiveSolver):
+    """Dormand and Prince, order 8."""
+
+    order = 8
+    method = "dopri8"
+
+
+FIXED_STEP: dict[str, type[FixedStepSolver]] = {
+    "ab2": AdamsBashforth2,
+    "ab3": AdamsBashforth3,
+    "euler": Euler,
+    "heun": Heun,
+    "midpoint": Midpoint,
+    "ralston": Ralston,
+    "rk4": RK4,
+}
+ADAPTIVE: dict[str, type[AdaptiveSolver]] = {
+    "adaptive-heun": AdaptiveHeun,
+    "bosh3": Bosh3,
+    "dopri5": Dopri5,
+    "dopri8": Dopri8,
+}

@@ -35,8 +35,7 @@ from amgen.errors import Diverged, Interrupted, UserError
 from amgen.files import make_folder
 from amgen.paths import Boundary, PathSample
 from amgen.randomness import Purpose, derive_seed, rademacher, uniform, uniforms
-from amgen.sampling import Request, assemble, generate, with_weights
-from amgen.solvers import make_solver
+from amgen.sampling import Request, assemble, generate, solver_of, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
@@ -264,8 +263,9 @@ class Trainer:
         options, processes = self.config.sampling, self.accelerator.num_processes
         rate, weights = next(iter(self.averages.averages.items()))
         model = assemble(self.config, with_weights(self.action, weights), checkpoints.ema_name(rate), self.progress.images, self.run)
-        request = Request(self.config.seed, guidance=options.guidance, images=self.dataset if self.path.guided else None)
-        solver = make_solver(options.solver, options.steps, options.tolerance)
+        images = self.dataset if self.path.guided else None
+        request = Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
+        solver = solver_of(options)
         each = math.ceil(options.grid / processes)
         mine = range(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
         samples = generate(model, solver, mine, request)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, amgen_process, assert_same_tensors, newest_tensors, run_cli, sets
+from helpers import TINY, amgen_process, assert_learned_the_same, assert_same_tensors, newest_tensors, run_cli, sets
 
 from amgen import checkpoints, config, sampling
 from amgen.data import open_dataset
@@ -36,15 +36,11 @@ def run(folder: Path, *overrides: str) -> Path:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_run_does_not_depend_on_accumulation_or_on_a_stop(name: str, tmp_path: Path) -> None:
-    """In passes of 8 images the weights agree after 6 steps; stopped after 3 and resumed they agree bit for bit.
-
-    Passes round differently, and Adam divides small gradients by their own size: 5e-5 is a twentieth of its step.
-    """
+    """In passes of 8 images it learns the same; stopped after 3 steps and resumed, the same bit for bit."""
     whole = newest_tensors(run(tmp_path / "whole", *FAMILY[name]))
     assert all(torch.isfinite(tensor).all() for tensor in whole.values())
     parts = newest_tensors(run(tmp_path / "parts", *FAMILY[name], "training.micro_batch=8"))
-    for key, tensor in whole.items():
-        torch.testing.assert_close(parts[key], tensor, rtol=0, atol=5e-5)
+    assert_learned_the_same(parts, whole, config.load("digits", [*TINY, *FAMILY[name]]))
     run(tmp_path / "resumed", *FAMILY[name], "training.images=48")
     assert_same_tensors(newest_tensors(run(tmp_path / "resumed", *FAMILY[name])), whole)
 
@@ -58,13 +54,12 @@ def test_a_run_does_not_depend_on_accumulation_or_on_a_stop(name: str, tmp_path:
     ],
 )
 def test_two_processes_learn_what_one_does(overrides: list[str], tmp_path: Path) -> None:
-    """What is gathered or drawn for each sample agrees: weights to 5e-5 after 6 steps."""
+    """What is gathered or drawn for each sample agrees."""
     process = amgen_process("train", "digits", "--run-dir", tmp_path / "two", *sets([*TINY, *overrides]), processes=2)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    one, two = newest_tensors(run(tmp_path / "one", *overrides)), newest_tensors(tmp_path / "two")
-    for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, rtol=0, atol=5e-5)
+    one = newest_tensors(run(tmp_path / "one", *overrides))
+    assert_learned_the_same(newest_tensors(tmp_path / "two"), one, config.load("digits", [*TINY, *overrides]))
 
 
 def test_what_the_adaptive_sampler_learned_is_saved(tmp_path: Path) -> None:
@@ -182,13 +177,18 @@ def test_cli_options_of_the_family(tmp_path: Path) -> None:
     lines = (tmp_path / "out" / "weights.csv").read_text().splitlines()
     assert lines[0] == "index,log_weight"
     assert [line.split(",")[0] for line in lines[1:]] == [str(index) for index in range(6)]
+    outcome = run_cli("sample", weighted, "--num", "6", "--out", tmp_path / "out", "--resample", "--grid", tmp_path / "r.png")
+    assert outcome.code == 0, outcome.err
+    chosen = (tmp_path / "out" / "resampled.csv").read_text().split()[1:]
+    assert len(chosen) == 6
+    assert set(chosen) <= {str(index) for index in range(6)}
     outcome = run_cli("eval-fid", weighted, "--features", "digits", "--num", "10")
     assert (outcome.code, "carry weights" in outcome.err) == (2, True)
 
     completing = run(tmp_path / "completing", *FAMILY["super-resolution"])
     outcome = run_cli("sample", completing, "--num", "5", "--out", tmp_path / "npz", "--format", "npz", "--grid", tmp_path / "g.png")
     assert outcome.code == 0, outcome.err
-    with np.load(tmp_path / "npz" / "images.npz") as arrays:
+    with np.load(tmp_path / "npz" / "images-000000-000004.npz") as arrays:
         assert arrays["images"].shape == arrays["inputs"].shape == arrays["truths"].shape == (5, 8, 8, 1)
     outcome = run_cli("sample", completing, "--condition-data", tmp_path / "missing")
     assert (outcome.code, "does not exist" in outcome.err) == (2, True)
@@ -198,7 +198,7 @@ def test_cli_options_of_the_family(tmp_path: Path) -> None:
     outcome = run_cli("sample", weighted, "--guidance", "2")
     assert (outcome.code, "needs a model that also learned without classes" in outcome.err) == (2, True)
     outcome = run_cli("sample", weighted, "--solver", "euler-maruyama")
-    assert (outcome.code, "needs the noise of dynamics.kind=entropic" in outcome.err) == (2, True)
+    assert (outcome.code, "needs noise" in outcome.err) == (2, True)
 
 
 def test_masses_need_classes(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""Drawing many images: divided among processes, written as they come, going on where it was interrupted."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from amgen.config import SamplingConfig
+from amgen.errors import UserError
+from amgen.output import ImageFolder, save_grid
+from amgen.processes import Processes
+from amgen.sampling import Model, Request, batches_of, effective_sample_size, generate, resample, solver_of
+
+GRID_LIMIT = 400
+"""Most images in a grid; the first ones."""
+REPORT_EVERY = 10.0
+"""Seconds between lines of progress."""
+
+
+@dataclass
+class Drawn:
+    """What came of drawing.
+
+    Attributes:
+        images: how many were drawn now; others were there already.
+        seconds: how long that took.
+        evaluations: gradients of the action for the hungriest batch (NFE).
+        log_weights: of all images, in the order of their indices, where they carry weights.
+        written: a line for each thing written.
+    """
+
+    images: int
+    seconds: float
+    evaluations: int
+    log_weights: list[float] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+
+
+def parse_indices(text: str) -> list[int]:
+    """Read indices such as 5,17-20.
+
+    Raises:
+        UserError: if the text is not of that form, or names an index twice.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdigit() and (last.isdigit() or not dash)) or (dash and int(last) < int(first)):
+            raise UserError(f"--seeds {text!r}: expected indices and ranges such as 5,17-20")
+        found += range(int(first), int(last or first) + 1)
+    if len(set(found)) < len(found):
+        raise UserError(f"--seeds {text!r} names an index twice")
+    return found
+
+
+def draw(
+    model: Model,
+    options: SamplingConfig,
+    request: Request,
+    indices: Sequence[int],
+    processes: Processes,
+    folder: ImageFolder | None = None,
+    grid: Path | None = None,
+    resampled: bool = False,
+    say: Callable[[str], None] = print,
+) -> Drawn:
+    """Draw the images `indices`; every process takes batches in turn.
+
+    Args:
+        model: the model.
+        options: solver and batch size.
+        request: seed, class and what else to generate.
+        indices: which images.
+        processes: those that share the work; each calls this function.
+        folder: where images are written; batches already there are not drawn again.
+        grid: file for a picture of the first images (at most 400).
+        resampled: also draw indices in proportion to the weights, for the folder and for the grid.
+        say: takes lines of progress, on the main process.
+    """
+    batches = batches_of(indices, options.batch_size)
+    pictured = set(indices[:GRID_LIMIT]) if grid is not None else set()
+    there = set() if folder is None else {batch[0] for batch in batches} - {batch[0] for batch in folder.missing(batches)}
+    wanted = [batch for batch in batches if batch[0] not in there or not pictured.isdisjoint(batch)]
+    processes.wait()  # nobody writes before all have looked
+    total = sum(map(len, wanted))
+    if total < len(indices) and processes.main:
+        say(f"{len(indices) - total:,} of {len(indices):,} images are there already")
+
+    solver, start, reported = solver_of(options), time.perf_counter(), time.perf_counter()
+    pictures: dict[int, list[Tensor]] = {}
+    weights: dict[int, float] = {}
+    evaluations, done = 0, 0
+    for batch in processes.share(wanted):
+        samples = generate(model, solver, batch, request)
+        if folder is not None:
+            folder.write(samples)
+        for row, index in enumerate(batch):
+            if index in pictured:
+                pictures[index] = [part[row] for part in samples.pictures()]
+            if samples.log_weights is not None:
+                weights[index] = float(samples.log_weights[row])
+        evaluations, done = max(evaluations, samples.evaluations), done + len(batch)
+        now = time.perf_counter()
+        if processes.main and now - reported > REPORT_EVERY:
+            reported, drawn = now, min(total, done * processes.count)
+            rate = drawn / (now - start)
+            say(f"{drawn:,}/{total:,} images  {rate:,.1f} images/s  {(total - drawn) / rate / 60:.1f} min left")
+    evaluations = max(processes.gather([evaluations]))
+    seconds = time.perf_counter() - start
+    pictures = dict(processes.gather(list(pictures.items())))
+    weights = dict(processes.gather(list(weights.items())))
+    result = Drawn(total, seconds, evaluations)
+    if not processes.main:
+        return result
+    if folder is not None and len(weights) < len(indices):
+        weights |= folder.weights(batch for batch in batches if batch[0] in there)
+    result.log_weights = [weights[index] for index in indices] if weights else []
+    chosen = _resampled(indices, result.log_weights, request.seed) if resampled else None
+    if folder is not None:
+        result.written += folder.finish(batches, chosen)
+    if grid is not None:
+        shown = [index for index in (chosen or indices) if index in pictures][:GRID_LIMIT]
+        save_grid(grid, [torch.stack(column) for column in zip(*(pictures[index] for index in shown), strict=True)])
+        result.written.append(str(grid))
+    return result
+
+
+def _resampled(indices: Sequence[int], log_weights: Sequence[float], seed: int) -> list[int]:
+    """Return indices drawn in proportion to the weights."""
+    if not log_weights:
+        raise UserError("--resample: the images of this model carry no weights (its dynamics are not unbalanced)")
+    return [indices[place] for place in resample(log_weights, seed)]
+
+
+def summary(drawn: Drawn) -> list[str]:
+    """Return lines that say how fast it went and what the weights are worth."""
+    lines = []
+    if drawn.images:
+        rate = drawn.images / drawn.seconds
+        lines.append(f"{drawn.images:,} images in {drawn.seconds:.1f} s, {rate:,.1f} images/s, NFE {drawn.evaluations}")
+    if drawn.log_weights:
+        size = effective_sample_size(drawn.log_weights)
+        lines.append(f"effective sample size {size:,.1f} of {len(drawn.log_weights):,} weighted images")
+    return lines

@@ -1,0 +1,86 @@
+"""The way from noise to data of a few images, recorded step by step; and the way back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amgen.config import SamplingConfig
+from amgen.data import to_uint8
+from amgen.dynamics import Dynamics
+from amgen.errors import UserError
+from amgen.kinds import Entropic
+from amgen.sampling import Model, Request, generate, prepare, solver_of
+from amgen.solvers import ODESolver
+
+
+@dataclass
+class Trajectory:
+    """What was seen at each step.
+
+    Attributes:
+        times: T times from 0 to 1.
+        frames: uint8, (T, N, C, H, W); noise is clipped to the range of images.
+        speeds: |v| of each image, (T, N).
+    """
+
+    times: list[float]
+    frames: Tensor
+    speeds: Tensor
+
+    @property
+    def energy(self) -> Tensor:
+        """Return the kinetic energy 1/2 |v|^2 of each image, (T, N)."""
+        return 0.5 * self.speeds.square()
+
+    def strip(self, columns: int = 9) -> Tensor:
+        """Return at most `columns` frames of each image, evenly spaced, one image after the other, uint8 (N * columns, C, H, W)."""
+        chosen = torch.linspace(0, len(self.times) - 1, min(columns, len(self.times))).round().long()
+        return self.frames[chosen].transpose(0, 1).flatten(0, 1)
+
+
+def record(model: Model, options: SamplingConfig, indices: Sequence[int], request: Request) -> Trajectory:
+    """Draw images in one batch and keep what they were at each step; one more gradient a step tells their speed."""
+    times: list[float] = []
+    frames: list[Tensor] = []
+    speeds: list[Tensor] = []
+
+    def watch(t: float, x: Tensor, dynamics: Dynamics) -> None:
+        times.append(t)
+        frames.append(to_uint8(model.path.finish(x)).cpu())
+        speeds.append(dynamics.velocity(t, x).flatten(1).norm(dim=1).cpu())
+
+    generate(model, solver_of(options), indices, request, watch)
+    return Trajectory(times, torch.stack(frames), torch.stack(speeds))
+
+
+@dataclass
+class Encoded:
+    """Images carried back to noise, and forth again.
+
+    Attributes:
+        noise: points at t = 0, float32 (B, C, H, W).
+        error: largest difference between an image and what its noise leads to, for each image, in [-1, 1] units, (B,).
+        evaluations: gradients of the action, both ways (NFE).
+    """
+
+    noise: Tensor
+    error: Tensor
+    evaluations: int
+
+
+def encode(model: Model, options: SamplingConfig, images: Tensor, indices: Sequence[int], request: Request) -> Encoded:
+    """Carry images, float (B, C, H, W) in [-1, 1], to noise by the ODE backwards, and forth again to see what is lost.
+
+    Raises:
+        UserError: for entropic dynamics, whose noise is not a function of the image.
+    """
+    solver = solver_of(options)
+    if isinstance(model.kind, Entropic) or not isinstance(solver, ODESolver):
+        raise UserError("only an ODE can be followed backwards: entropic dynamics and SDE solvers have no code for an image")
+    dynamics = prepare(model, indices, request).dynamics
+    noise = solver.solve(dynamics.velocity, images.to(model.device), backward=True)
+    again = model.path.finish(solver.solve(dynamics.velocity, noise))
+    error = (again - images.to(model.device)).abs().flatten(1).amax(dim=1)
+    return Encoded(noise.cpu(), error.cpu(), dynamics.evaluations)

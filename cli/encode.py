@@ -1,0 +1,53 @@
+"""amgen encode."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import BatchSize, Debug, Device, Ema, Label, Raw, Run, Seed, Solver, StepGrid, Steps, Tolerance, positive
+
+
+def encode(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="Images to encode. Default: the training images.", show_default=False)] = None,
+    num: Annotated[int, typer.Option(help="Images to encode, the first ones.")] = 64,
+    out: Annotated[Path, typer.Option(help="File for the noise, float32 (N, C, H, W), and each image's error.")] = Path("noise.npz"),
+    solver: Solver = "dopri5",
+    steps: Steps = None,
+    step_grid: StepGrid = None,
+    tolerance: Tolerance = None,
+    seed: Seed = 0,
+    label: Label = None,
+    batch_size: BatchSize = None,
+    ema: Ema = None,
+    raw: Raw = False,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Carry images back to the noise that leads to them, and forth again to see what is lost."""
+    from amgen import config
+    from amgen.data import open_dataset, to_float
+    from amgen.output import save_noise
+    from amgen.processes import require_single
+    from amgen.sampling import Request, batches_of, describe_solver, load
+    from amgen.trajectory import encode as encode_batch
+
+    require_single("amgen encode")
+    positive("--num", num)
+    changes = {"solver": solver, "steps": steps, "step_grid": step_grid, "tolerance": tolerance, "batch_size": batch_size}
+    config.change(config.SamplingConfig(), changes)
+    model = load(run, ema, raw, device)
+    options = model.options(changes)
+    dataset = open_dataset(config.change(model.config.data, {"path": data}))
+    request = Request(seed, label, images=dataset if model.path.guided else None)
+    batches = batches_of(range(min(num, len(dataset))), options.batch_size)
+    encoded = [encode_batch(model, options, to_float(dataset.images(batch)), batch, request) for batch in batches]
+    error = save_noise(out, encoded)
+    print(f"wrote {out}")
+    print(
+        f"{len(error)} images of {dataset.source.description}: after the way back and forth at most {float(error.max()):.2g} from the "
+        f"image (median over images {float(error.median()):.2g}), where a gray level is {2 / 255:.2g}"
+    )
+    settings = {**model.describe(), **describe_solver(options), "NFE": max(batch.evaluations for batch in encoded)}
+    print(", ".join(f"{key} {value}" for key, value in settings.items()))

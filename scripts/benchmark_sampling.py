@@ -1,0 +1,81 @@
+"""What does a velocity cost? One gradient of the action beside a plain forward pass without gradients, in time and in peak memory.
+
+Times are medians of interleaved rounds in one process. Memory is the most that tensors made on the way held at once: on a GPU as PyTorch's
+allocator counts, on a CPU as its profiler sees it. A gradient has to keep the activations that a plain forward pass drops.
+"""
+
+import argparse
+import gc
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from amgen import config
+from amgen.build import build_action
+from amgen.dynamics import Dynamics
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    print(f"{options.device}, {torch.get_num_threads()} threads, medians of {options.rounds} rounds")
+    print(f"{'preset':14} {'batch':>5} {'forward':>10} {'velocity':>10} {'ratio':>6} {'memory: forward':>16} {'velocity':>9} {'ratio':>6}")
+    for preset, batch in (("digits", 100), ("cifar10-small", 16), ("cifar10", 2)):
+        settings = config.load(preset)
+        action = build_action(settings).to(options.device)
+        dynamics = Dynamics(action)
+        x, t = torch.randn(batch, *settings.image_shape, device=options.device), torch.rand(batch, device=options.device)
+
+        def forward() -> None:
+            with torch.no_grad():
+                action(t, x)  # noqa: B023 (called before the next round)
+
+        def velocity() -> None:
+            found = dynamics.velocity(t, x)  # noqa: B023
+            assert found.grad_fn is None
+
+        forward(), velocity()
+        times = [(seconds(forward), seconds(velocity)) for _ in range(options.rounds)]
+        plain, gradient = (median(column) for column in zip(*times, strict=True))
+        memory = [peak_bytes(work, options.device) / 2**20 for work in (forward, velocity)]
+        print(
+            f"{preset:14} {batch:5} {1e3 * plain:7.1f} ms {1e3 * gradient:7.1f} ms {gradient / plain:6.2f} "
+            f"{memory[0]:12.1f} MB {memory[1]:6.1f} MB {memory[1] / memory[0]:6.2f}"
+        )
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Return how long some work takes."""
+    start = time.perf_counter()
+    work()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_bytes(work: Callable[[], None], device: str) -> int:
+    """Return the most memory that tensors made by `work` held at once."""
+    gc.collect()
+    if device.startswith("cuda"):
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    changes = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        held += change.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+if __name__ == "__main__":
+    main()

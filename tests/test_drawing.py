@@ -1,0 +1,237 @@
+"""Drawing many images: the same whoever draws them and however often it is interrupted; pictures, trajectories and codes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import TINY, amgen_process, run_cli
+from PIL import Image, ImageSequence
+
+import amgen
+from amgen import config, sampling
+from amgen.data import open_dataset, to_float, to_uint8
+from amgen.drawing import parse_indices
+from amgen.errors import UserError
+from amgen.output import save_animation
+from amgen.randomness import Purpose, gaussian
+from amgen.training.main import train
+from amgen.trajectory import encode, record
+
+
+def images(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for file in sorted(folder.glob("*.png")):
+        with Image.open(file) as image:
+            found[file.name] = np.asarray(image).astype(int)
+    return found
+
+
+def assert_alike(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    """The same images to within one gray level: kernels round differently for other batch shapes."""
+    assert first.keys() == second.keys()
+    assert max(np.abs(first[name] - second[name]).max() for name in first) <= 1
+
+
+@pytest.fixture(scope="module")
+def drawn(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn") / "a"
+    assert run_cli("sample", trained, "--num", "23", "--batch-size", "64", "--out", folder).code == 0
+    return folder
+
+
+@pytest.mark.parametrize("batch_size", ["1", "7"])
+def test_batch_size_does_not_matter(batch_size: str, trained: Path, drawn: Path, tmp_path: Path) -> None:
+    assert run_cli("sample", trained, "--num", "23", "--batch-size", batch_size, "--out", tmp_path / "b").code == 0
+    assert_alike(images(tmp_path / "b"), images(drawn))
+
+
+def test_a_subset_is_drawn_alone(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    assert run_cli("sample", trained, "--seeds", "5,17-20", "--out", tmp_path / "b").code == 0
+    whole = images(drawn)
+    assert_alike(images(tmp_path / "b"), {name: whole[name] for name in [f"{index:06d}.png" for index in (5, 17, 18, 19, 20)]})
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_two_processes_share_the_work(form: str, trained: Path, drawn: Path, tmp_path: Path) -> None:
+    """Over gloo: every image once, the same as from one process; one report and a whole grid."""
+    options = ["-n", "23", "--batch-size", "4", "--format", form, "--out", tmp_path / "b", "--grid", tmp_path / "g.png"]
+    process = amgen_process("sample", trained, *options, processes=2)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.count("23 images in") == 1
+    if form == "png":
+        found = images(tmp_path / "b")
+    else:
+        assert len(list((tmp_path / "b").glob("*.npz"))) == 6
+        found = {}
+        for file in (tmp_path / "b").glob("*.npz"):
+            with np.load(file) as shard:
+                found |= {f"{i:06d}.png": image[..., 0].astype(int) for i, image in zip(shard["indices"], shard["images"], strict=True)}
+    assert_alike({name: found[name] for name in sorted(found)}, images(drawn))
+    assert run_cli("sample", trained, "--num", "23", "--grid", tmp_path / "one.png").code == 0
+    with Image.open(tmp_path / "g.png") as two, Image.open(tmp_path / "one.png") as one:
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(two)).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_an_interrupted_command_goes_on(form: str, trained: Path, tmp_path: Path) -> None:
+    """Batches that are there are not drawn again, and what is missing is."""
+    options = ["sample", trained, "--num", "12", "--batch-size", "4", "--format", form, "--out", tmp_path / "b"]
+    assert run_cli(*options).code == 0
+    files = sorted((tmp_path / "b").glob(f"*.{form}"))
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+    files[1].unlink()
+    outcome = run_cli(*options)
+    assert outcome.code == 0
+    assert "8 of 12 images are there already" in outcome.out
+    assert sorted((tmp_path / "b").glob(f"*.{form}")) == files
+    kept = [file for file in files if file.stat().st_mtime_ns == before[file][0]]
+    assert len(kept) == {"png": 8, "npz": 2}[form]
+    assert files[1].exists()
+    assert "12 of 12 images are there already" in run_cli(*options).out
+
+
+def test_images_made_otherwise_are_not_mixed(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    outcome = run_cli("sample", trained, "--num", "23", "--steps", "3", "--out", drawn)
+    assert (outcome.code, "holds images made with steps=2, not 3" in outcome.err) == (2, True)
+    (tmp_path / "thesis.txt").write_text("")
+    outcome = run_cli("sample", trained, "--num", "2", "--out", tmp_path)
+    assert (outcome.code, "was not written by amgen sample" in outcome.err) == (2, True)
+    assert json.loads((drawn / "sampling.json").read_text())["solver"] == "midpoint"
+
+
+def test_animation_strip_and_plot(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--gif", tmp_path / "t.gif", "--strip", tmp_path / "s.png", "--plot", tmp_path / "p.png"]
+    outcome = run_cli("sample", trained, "--num", "4", "--steps", "5", *options)
+    assert outcome.code == 0, outcome.err
+    with Image.open(tmp_path / "t.gif") as animation:
+        frames = [np.asarray(frame.convert("L")).astype(int) for frame in ImageSequence.Iterator(animation)]
+    assert len(frames) == 6
+    assert np.abs(frames[0] - frames[-1]).max() > 10
+    with Image.open(tmp_path / "s.png") as strip, Image.open(tmp_path / "p.png") as plot:
+        assert strip.size[0] > strip.size[1]
+        assert plot.size[0] > 800
+    assert not Path("samples.png").exists()
+    outcome = run_cli("sample", trained, "--gif", tmp_path / "t.mp4")
+    assert (outcome.code, "ends in .gif, .png, .webp" in outcome.err) == (2, True)
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
+def test_animations_keep_every_frame(ending: str, tmp_path: Path) -> None:
+    frames = torch.randint(256, (4, 3, 1, 8, 8), dtype=torch.uint8)
+    save_animation(tmp_path / f"a.{ending}", frames)
+    with Image.open(tmp_path / f"a.{ending}") as animation:
+        assert getattr(animation, "n_frames", 1) == 4
+
+
+def test_trajectories_begin_with_noise_and_end_with_the_image(trained: Path) -> None:
+    """Speeds are those of the action; the end is what is drawn without an observer."""
+    model = sampling.load(trained)
+    options, request = model.options({"steps": 3}), sampling.Request()
+    trajectory = record(model, options, range(5), request)
+    assert trajectory.times == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    noise = gaussian(0, Purpose.SAMPLE_NOISE, range(5), (1, 8, 8))
+    assert torch.equal(trajectory.frames[0], to_uint8(noise))
+    (batch,) = sampling.generate_all(model, options, range(5), request)
+    assert torch.equal(trajectory.frames[-1], batch.images)
+    x = noise.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model.action(torch.zeros(5), x).sum(), x)
+    torch.testing.assert_close(trajectory.speeds[0], slope.flatten(1).norm(dim=1))
+    torch.testing.assert_close(trajectory.energy, 0.5 * trajectory.speeds**2)
+    assert trajectory.strip(2).shape == (10, 1, 8, 8)
+    assert torch.equal(trajectory.strip(2)[1], batch.images[0])
+
+
+def test_images_between_two(trained: Path) -> None:
+    """The ends are the images themselves; in between the noise keeps its length, which a straight line would not."""
+    model = sampling.load(trained)
+    request = sampling.Request(between=(3, 8), count=5)
+    noise = sampling.prepare(model, range(5), request).x
+    ends = gaussian(0, Purpose.SAMPLE_NOISE, [3, 8], (1, 8, 8))
+    torch.testing.assert_close(noise[[0, 4]], ends)
+    lengths = noise.flatten(1).norm(dim=1)
+    assert lengths.min() > 0.98 * ends.flatten(1).norm(dim=1).min()
+    flat = torch.nn.functional.normalize(noise.flatten(1), dim=1)
+    angles = (flat[:-1] * flat[1:]).sum(dim=1).arccos()
+    assert float(angles.sum()) == pytest.approx(float((flat[0] * flat[-1]).sum().arccos()), rel=1e-4)
+    assert angles.min() > 0.7 * angles.max()  # equal if the ends had equal lengths
+    outcome = run_cli("sample", trained, "--between", "3")
+    assert (outcome.code, "two different indices such as 3,8" in outcome.err) == (2, True)
+
+
+def test_codes_lead_back_to_their_images(tmp_path: Path) -> None:
+    """decode(encode(x)) = x within 100 times the tolerance, on the digits and where most of the image is known."""
+    for overrides in ([], ["path.kind=super-resolution"], ["path.kind=torus"]):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        train(config.load("digits", [*TINY, *overrides]), folder)
+        model, dataset = sampling.load(folder), open_dataset(config.load("digits").data)
+        options = model.options({"solver": "dopri5", "tolerance": 1e-5})
+        request = sampling.Request(images=dataset if model.path.guided else None)
+        found = encode(model, options, to_float(dataset.images(range(4))), range(4), request)
+        assert found.error.max() < 1e-3
+        assert found.noise.shape == (4, 1, 8, 8)
+    outcome = run_cli("encode", tmp_path / "0", "--num", "3", "--out", tmp_path / "noise.npz", "--tolerance", "1e-5")
+    assert outcome.code == 0, outcome.err
+    assert "3 images of the embedded digits: after the way back and forth at most" in outcome.out
+    with np.load(tmp_path / "noise.npz") as arrays:
+        assert arrays["noise"].shape == (3, 1, 8, 8)
+        assert arrays["error"].max() < 1e-3
+
+
+def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
+    train(config.load("digits", [*TINY, "dynamics.kind=entropic", "sampling.solver=euler-maruyama"]), tmp_path / "run")
+    outcome = run_cli("encode", tmp_path / "run")
+    assert outcome.code == 2
+    outcome = run_cli("encode", tmp_path / "run", "--solver", "sra1")
+    assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
+
+
+def test_python_interface(trained: Path) -> None:
+    model = amgen.load(trained)
+    found = model.sample(5, solver="heun", steps=3, seed=2)
+    assert (found.dtype, found.shape) == (torch.uint8, (5, 1, 8, 8))
+    (batch,) = sampling.generate_all(model, model.options({"solver": "heun", "steps": 3}), range(5), sampling.Request(seed=2))
+    assert torch.equal(found, batch.images)
+    assert not torch.equal(found, model.sample(5, solver="heun", steps=3, seed=2, step_grid="cosine"))
+    with pytest.raises(UserError, match="unknown option 'stepgrid' .did you mean 'step_grid'"):
+        model.sample(1, stepgrid="cosine")
+
+
+def test_noise_level_reaches_the_samples(trained: Path) -> None:
+    """More noise, other images; the same ones again for the same seed."""
+    model = sampling.load(trained)
+    first, again, more = (model.sample(4, solver="sra1", steps=4, noise_level=level) for level in (0.5, 0.5, 1.0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, more)
+
+
+def test_indices_are_read() -> None:
+    assert parse_indices("5,17-20, 3") == [5, 17, 18, 19, 20, 3]
+    for text in ("", "a", "3-", "7-5", "-3"):
+        with pytest.raises(UserError, match="expected indices and ranges such as 5,17-20"):
+            parse_indices(text)
+    with pytest.raises(UserError, match="names an index twice"):
+        parse_indices("1,0-3")
+
+
+def test_resampling_is_in_proportion() -> None:
+    """Each position is taken floor(n w) or ceil(n w) times, and the expectation over offsets is n w within 5 standard errors."""
+    logs = [0.0, 1.0, -2.0, 0.5]
+    weights = torch.tensor(logs, dtype=torch.float64).softmax(dim=0)
+    counts = torch.stack([torch.bincount(torch.tensor(sampling.resample(logs, seed)), minlength=4) for seed in range(2000)]).double()
+    assert (counts >= (4 * weights).floor()).all()
+    assert (counts <= (4 * weights).ceil()).all()
+    assert ((counts.mean(dim=0) - 4 * weights).abs() < 5 * 0.5 / 2000**0.5).all()
+
+
+def test_grid_settings_are_checked(trained: Path) -> None:
+    for options, message in (
+        (["--rho", "0"], "rho=0"),
+        (["--step-grid", "cosin"], "step_grid='cosin'"),
+        (["--noise-level", "-1"], "noise_level=-1"),
+    ):
+        outcome = run_cli("sample", trained, *options)
+        assert (outcome.code, message in outcome.err) == (2, True), outcome.err

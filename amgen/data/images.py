@@ -44,12 +44,13 @@ def prepare(image: Image.Image, options: DataConfig, name: str) -> Tensor:
 def make_grid(images: Tensor, *others: Tensor, columns: int | None = None, padding: int = 1) -> Image.Image:
     """Tile uint8 images (N, C, H, W) row by row into one picture, about square unless `columns` is given.
 
-    With `others`, of the same shape, each row of `images` is followed by the same row of each of them. Small images are enlarged by a whole
-    number, each pixel repeated, until a person can see them.
+    With `others`, of the same shape, each row of `images` (of 8 or more) is followed by the same row of each of them. Small images are
+    enlarged by a whole number, each pixel repeated, until a person can see them.
     """
     from torchvision.utils import make_grid as tile
 
-    columns = columns or max(1, round((len(images) * (1 + len(others))) ** 0.5))
+    square = max(1, round((len(images) * (1 + len(others))) ** 0.5))
+    columns = columns or (min(len(images), max(8, square)) if others else square)
     rows = [part for group in zip(*(part.split(columns) for part in (images, *others)), strict=True) for part in group]
     # A last row that is not full is padded, so that the next set starts on a row of its own.
     full = [torch.cat([row, row.new_full((columns - len(row), *row.shape[1:]), 128)]) for row in rows] if others else rows

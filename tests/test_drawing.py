@@ -99,7 +99,7 @@ def test_images_made_otherwise_are_not_mixed(trained: Path, drawn: Path, tmp_pat
     (tmp_path / "thesis.txt").write_text("")
     outcome = run_cli("sample", trained, "--num", "2", "--out", tmp_path)
     assert (outcome.code, "was not written by amgen sample" in outcome.err) == (2, True)
-    assert json.loads((drawn / "sampling.json").read_text())["solver"] == "midpoint"
+    assert json.loads((drawn / "sampling.json").read_text())["solver"] == "ab2"
 
 
 def test_animation_strip_and_plot(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

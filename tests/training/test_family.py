@@ -10,6 +10,7 @@ from amgen import checkpoints, config, sampling
 from amgen.data import open_dataset
 from amgen.errors import UserError
 from amgen.training.main import train
+from amgen.training.trainer import Trainer
 
 SHARES = "data.masses.end=[10,9,8,7,6,5,4,3,2,1]"
 ENTROPIC = ["dynamics.kind=entropic", "sampling.solver=euler-maruyama"]
@@ -164,6 +165,24 @@ def test_guidance_reaches_the_samples(tmp_path: Path) -> None:
     assert not torch.equal(plain.images, strong.images)
     other = draw(folder, sampling.Request(label=7, guidance=0.0))
     assert torch.equal(other.images, none.images)  # without guidance towards it, the class does not matter
+
+
+def test_a_share_of_the_samples_goes_without_its_class(tmp_path: Path) -> None:
+    """Of 2,000 samples a tenth, within 5 standard errors, whichever part of them is asked for; the others keep their class."""
+    from accelerate import Accelerator
+    from rich.console import Console
+
+    options = config.load("digits", [*TINY, "action.classes=10", "action.label_dropout=0.1"])
+    trainer = Trainer(options, open_dataset(options.data), tmp_path, Accelerator(cpu=True), Console())
+    batch = trainer.stream.__getitems__(range(2000))
+    labels = trainer._labels(batch)
+    assert labels is not None
+    dropped = labels == 10
+    assert abs(float(dropped.double().mean()) - 0.1) < 5 * (0.1 * 0.9 / 2000) ** 0.5
+    assert torch.equal(labels[~dropped], batch.labels[~dropped])
+    part = trainer._labels(trainer.stream.__getitems__(range(300, 400)))
+    assert part is not None
+    assert torch.equal(part, labels[300:400])
 
 
 def test_cli_options_of_the_family(tmp_path: Path) -> None:

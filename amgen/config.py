@@ -377,7 +377,12 @@ class SamplingConfig(Section):
         description="G of an SDE with the marginals of balanced dynamics, g(t) = G sqrt(a_t); 0 for the ODE.",
         json_schema_extra=MAY_CHANGE,
     )
-    tolerance: float = Field(1e-4, gt=0, description="Relative and absolute tolerance (adaptive solvers).", json_schema_extra=MAY_CHANGE)
+    tolerance: float = Field(
+        1e-4,
+        ge=1e-7,  # images are carried in single precision, which resolves no finer: a solver would halve its steps for ever
+        description="Relative and absolute tolerance (adaptive solvers), at least 1e-7.",
+        json_schema_extra=MAY_CHANGE,
+    )
     batch_size: Positive = Field(100, description="Images drawn together by each process.", json_schema_extra=MAY_CHANGE)
     guidance: float = Field(
         1.0,

@@ -56,6 +56,21 @@ def parse_indices(text: str) -> list[int]:
     return found
 
 
+def starts_of(noise: Tensor, seeds: Sequence[int] | None, between: str | None) -> list[int]:
+    """Return which entries of given noise (N, ...) to start from: those that `seeds` name, by default all.
+
+    Raises:
+        UserError: if an entry does not exist, or images between two of a seed are asked for as well.
+    """
+    if between is not None:
+        raise UserError("--noise and --between each say what to start from: leave one out")
+    indices = list(range(len(noise)) if seeds is None else seeds)
+    beyond = [index for index in indices if index >= len(noise)]
+    if beyond:
+        raise UserError(f"--seeds: there is no noise {beyond[0]}: the file holds 0 to {len(noise) - 1}")
+    return indices
+
+
 def draw(
     model: Model,
     options: SamplingConfig,

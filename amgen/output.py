@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -154,6 +155,26 @@ def save_noise(file: Path, encoded: Sequence[Encoded]) -> Tensor:
     np.savez_compressed(buffer, noise=noise.numpy(), error=error.numpy())
     write_bytes(file, buffer.getvalue())
     return error
+
+
+def read_noise(file: Path, shape: Sequence[int]) -> Tensor:
+    """Read `noise` of an npz, as amgen encode writes it, float32 (N, *shape).
+
+    Raises:
+        UserError: if there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(file) as archive:
+            noise = torch.from_numpy(archive["noise"])
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise UserError(f"cannot read noise from {file}: {error}: give an .npz that amgen encode wrote") from None
+    if noise.ndim != 4 or tuple(noise.shape[1:]) != tuple(shape) or not noise.is_floating_point():
+        raise UserError(
+            f"{file} holds noise of shape {tuple(noise.shape)}, {noise.dtype}: expected floats (N, {', '.join(map(str, shape))})"
+        )
+    if not torch.isfinite(noise).all():
+        raise UserError(f"{file} holds noise that is not finite: encode the images again")
+    return noise.float()
 
 
 def save_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor) -> None:

@@ -186,6 +186,7 @@ class Request:
         noise_level: G of the SDE with g(t) = G sqrt(a_t) and the marginals of balanced dynamics; 0 for the ODE.
         between: indices of two images; the ones drawn then lie between them, their noise turned from one to the other in equal angles.
         count: how many images `between` is divided into.
+        starts: points at t = 0 in place of the seed's, float (N, C, H, W), as encoding gives them; image i starts from entry i.
     """
 
     seed: int = 0
@@ -195,6 +196,7 @@ class Request:
     noise_level: float = 0.0
     between: tuple[int, int] | None = None
     count: int = 0
+    starts: Tensor | None = None
 
 
 Observer = Callable[[float, Tensor, Dynamics], None]
@@ -240,6 +242,8 @@ def prepare(model: Model, indices: Sequence[int], request: Request) -> Prepared:
         no_label(model.config),
         (lambda t: level * path.noise_scale(t).sqrt()) if level else None,  # type: ignore[union-attr]
     )
+    if request.starts is not None:
+        return Prepared(request.starts[torch.as_tensor(indices)].to(device), dynamics, labels, data)
     return Prepared(path.prior(_noise(model, indices, request).to(device), data, given), dynamics, labels, data)
 
 

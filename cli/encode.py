@@ -16,7 +16,7 @@ def encode(
     solver: Solver = "dopri5",
     steps: Steps = None,
     step_grid: StepGrid = None,
-    tolerance: Tolerance = None,
+    tolerance: Tolerance = 1e-6,
     seed: Seed = 0,
     label: Label = None,
     batch_size: BatchSize = None,
@@ -25,7 +25,10 @@ def encode(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Carry images back to the noise that leads to them, and forth again to see what is lost."""
+    """Carry images back to the noise that leads to them, and forth again to see what is lost.
+
+    amgen sample --noise draws images from the noise.
+    """
     from amgen import config
     from amgen.data import open_dataset, to_float
     from amgen.output import save_noise

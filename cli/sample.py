@@ -49,6 +49,9 @@ def sample(
             metavar="I,J", help="Draw `num` images between images I and J, turning one's noise into the other's.", show_default=False
         ),
     ] = None,
+    noise: Annotated[
+        Path | None, typer.Option(help="Noise to start from, an .npz of amgen encode; all of it unless --seeds choose.", show_default=False)
+    ] = None,
     batch_size: BatchSize = None,
     ema: Ema = None,
     raw: Raw = False,
@@ -75,7 +78,8 @@ def sample(
 ) -> None:
     """Generate images from a trained model. Under torchrun the processes share the work."""
     from amgen import config, output
-    from amgen.drawing import draw, parse_indices, summary
+    from amgen.drawing import draw, parse_indices, starts_of, summary
+    from amgen.files import sha256
     from amgen.processes import Processes
     from amgen.sampling import Request, describe_solver, load, start_images
     from amgen.trajectory import record
@@ -105,7 +109,10 @@ def sample(
     model = load(run, ema, raw, processes.device)
     options = model.options(changes)
     images = start_images(model, condition_data)
-    request = Request(seed, label, options.guidance, images, options.noise_level, ends, len(indices))
+    codes = None if noise is None else output.read_noise(noise, model.config.image_shape)
+    if codes is not None:
+        indices = starts_of(codes, None if seeds is None else indices, between)
+    request = Request(seed, label, options.guidance, images, options.noise_level, ends, len(indices), codes)
     settings = {
         **model.describe(),
         **describe_solver(options),
@@ -114,6 +121,7 @@ def sample(
         "guidance": options.guidance if options.guidance != 1 else None,
         "start": None if images is None else images.source.description,
         "between": between,
+        "noise": None if noise is None else sha256(noise)[:16],
     }
     settings = {key: value for key, value in settings.items() if value is not None}
     if out is None and grid is None and gif is None and strip is None and plot is None:

@@ -1,6 +1,8 @@
 """Drawing many images: the same whoever draws them and however often it is interrupted; pictures, trajectories and codes."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from amgen import config, sampling
 from amgen.data import open_dataset, to_float, to_uint8
 from amgen.drawing import parse_indices
 from amgen.errors import UserError
-from amgen.output import save_animation
+from amgen.output import read_noise, save_animation
 from amgen.randomness import Purpose, gaussian
 from amgen.training.main import train
 from amgen.trajectory import encode, record
@@ -173,12 +175,46 @@ def test_codes_lead_back_to_their_images(tmp_path: Path) -> None:
         found = encode(model, options, to_float(dataset.images(range(4))), range(4), request)
         assert found.error.max() < 1e-3
         assert found.noise.shape == (4, 1, 8, 8)
+        again = sampling.generate(model, sampling.solver_of(options), [3, 1], dataclasses.replace(request, starts=found.noise))
+        assert torch.equal(again.images, dataset.images([3, 1]))  # an error of 1e-3 is an eighth of a gray level
     outcome = run_cli("encode", tmp_path / "0", "--num", "3", "--out", tmp_path / "noise.npz", "--tolerance", "1e-5")
     assert outcome.code == 0, outcome.err
     assert "3 images of the embedded digits: after the way back and forth at most" in outcome.out
     with np.load(tmp_path / "noise.npz") as arrays:
         assert arrays["noise"].shape == (3, 1, 8, 8)
         assert arrays["error"].max() < 1e-3
+    decode = ("sample", tmp_path / "0", "--noise", tmp_path / "noise.npz", "--solver", "dopri5", "--tolerance", "1e-5")
+    outcome = run_cli(*decode, "--out", tmp_path / "decoded")
+    assert outcome.code == 0, outcome.err
+    decoded = open_dataset(config.DataConfig(path=str(tmp_path / "decoded"), size=8, channels=1)).images(range(3))
+    assert torch.equal(decoded, open_dataset(config.load("digits").data).images(range(3)))
+    for extra, message in (
+        (("--seeds", "3"), "there is no noise 3: the file holds 0 to 2"),
+        (("--between", "0,1"), "leave one out"),
+        (("--noise", tmp_path / "decoded" / "000000.png"), "give an .npz that amgen encode wrote"),
+    ):
+        outcome = run_cli(*decode, *extra)
+        assert (outcome.code, message in outcome.err) == (2, True), outcome.err
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (np.zeros((2, 3, 8, 8), np.float32), "expected floats (N, 1, 8, 8)"),
+        (np.zeros((2, 1, 8, 8), np.uint8), "expected floats"),
+        (np.full((2, 1, 8, 8), np.nan, np.float32), "not finite"),
+    ],
+)
+def test_noise_of_another_kind_is_refused(tmp_path: Path, noise: np.ndarray, message: str) -> None:
+    np.savez(tmp_path / "noise.npz", noise=noise)
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_noise(tmp_path / "noise.npz", (1, 8, 8))
+
+
+def test_tolerances_below_single_precision_are_refused() -> None:
+    """A solver that can never meet its tolerance would run for ever."""
+    with pytest.raises(UserError, match="tolerance=1e-15: .*greater than or equal to 0.0000001"):
+        config.change(config.SamplingConfig(), {"solver": "dopri5", "tolerance": 1e-15})
 
 
 def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:

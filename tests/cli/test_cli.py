@@ -187,7 +187,7 @@ def foreign_checkpoint(trained: Path, tmp_path: Path) -> list[str | Path]:
             "unknown solver 'eular' (did you mean 'euler'?): choose one of ab2, ab3, adaptive-heun",
         ),
         (["sample", "nowhere", "--steps", "0"], "steps=0: input should be greater than 0"),
-        (["sample", "nowhere", "--tolerance", "0"], "tolerance=0.0: input should be greater than 0"),
+        (["sample", "nowhere", "--tolerance", "0"], "tolerance=0.0: input should be greater than or equal to 0.0000001"),
         (["eval-fid", "nowhere", "--num", "0"], "--num 0: expected at least 1"),
         (missing_data, "does not exist: give a folder or .zip of images"),
         (empty_data, "holds no images"),

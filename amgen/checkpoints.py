@@ -6,6 +6,7 @@ RUN/checkpoints/step-00003125/
     optimizer.safetensors   the optimiser's state, keyed by parameter
     state.json              how far training has come
     manifest.json           SHA-256 of each of the others
+RUN/checkpoints/best/       the same, of the best weights evaluated while training, and their evaluation.json
 """
 
 import json
@@ -26,6 +27,7 @@ from amgen.files import make_folder, sha256, write_folder
 
 FORMAT = 1
 ACTION = "action"
+BEST = "best"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -75,14 +77,20 @@ def folder_of(run: Path) -> Path:
     return run / "checkpoints"
 
 
-def save(run: Path, checkpoint: Checkpoint) -> Path:
+def save(run: Path, checkpoint: Checkpoint, name: str | None = None, notes: Mapping[str, Any] | None = None) -> Path:
     """Write a checkpoint and return its folder.
+
+    Args:
+        run: the run directory.
+        checkpoint: what to write.
+        name: name of the folder, by default that of the step.
+        notes: further JSON files by name, to lie beside the weights.
 
     Raises:
         UserError: if the disk is full or cannot be written; earlier checkpoints are untouched.
     """
     progress = checkpoint.progress
-    path = make_folder(folder_of(run)) / f"step-{progress.step:08d}"
+    path = make_folder(folder_of(run)) / (name or f"step-{progress.step:08d}")
 
     def fill(folder: Path) -> None:
         metadata = {"amgen": json.dumps({"format": FORMAT, "config": checkpoint.config.model_dump(mode="json"),
@@ -91,6 +99,8 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
             _save_tensors(folder / f"{name}.safetensors", tensors, metadata)
         _save_tensors(folder / "optimizer.safetensors", checkpoint.optimizer, None)
         (folder / "state.json").write_text(json.dumps(asdict(progress)))
+        for file, note in (notes or {}).items():
+            (folder / file).write_text(json.dumps(note))
         manifest = {file.name: sha256(file) for file in sorted(folder.iterdir())}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 

@@ -406,6 +406,23 @@ SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
 """Names of the solvers, here so that they are checked and listed before torch is loaded."""
 
 
+class EvaluationConfig(Section):
+    """Scores measured while training. The averaged weights of the first rate are scored; the best ones are kept as checkpoints/best."""
+
+    every: int = Field(
+        0, ge=0, description="Images between evaluations, 0 for none; the end of the run counts.", json_schema_extra=MAY_CHANGE
+    )
+    features: str = Field("inception", description="Features, as for amgen eval-fid.", json_schema_extra=MAY_CHANGE)
+    metrics: tuple[Literal["fid", "kid", "is", "prc", "nearest"], ...] = Field(
+        ("fid",), min_length=1, description="What to measure; the first one in the order of this list decides which is best.",
+        json_schema_extra=MAY_CHANGE,
+    )  # fmt: skip
+    num: Positive = Field(10_000, description="Images to generate.", json_schema_extra=MAY_CHANGE)
+    data: str | None = Field(
+        None, description="Real images or an .npz of their statistics; null for the training images.", json_schema_extra=MAY_CHANGE
+    )
+
+
 class Config(Section):
     """A complete run."""
 
@@ -421,6 +438,7 @@ class Config(Section):
     times: TimesConfig = Field(default_factory=lambda: StratifiedTimesConfig(), description="How the times of a batch are drawn.")
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig())
+    evaluation: EvaluationConfig = Field(default_factory=lambda: EvaluationConfig())
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "Config":

@@ -32,6 +32,9 @@ class Purpose(IntEnum):
     BOUNDARY = 13
     BROWNIAN = 14
     RESAMPLING = 15
+    DEQUANTISATION = 16
+    TRACE_PROBE = 17
+    LIKELIHOOD_IMAGES = 18
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int) -> int:

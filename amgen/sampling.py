@@ -157,7 +157,7 @@ def load(source: str | Path, ema: float | None = None, raw: bool = False, device
         raise UserError(f"cannot read the weights {file}: {error}") from None
     action = build_action(config)
     checkpoints.load_weights(action, weights, str(file))
-    action.to(_device(device)).requires_grad_(False).eval()
+    action.to(device_of(device)).requires_grad_(False).eval()
     return assemble(config, action, name, checkpoints.read_images(file), folder)
 
 
@@ -396,7 +396,12 @@ def describe_solver(options: SamplingConfig) -> dict[str, Any]:
     return {"solver": options.solver, "steps": options.steps, **grid[options.step_grid], **noise}
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device of that name; auto for a GPU where there is one.
+
+    Raises:
+        UserError: if it cannot be used here.
+    """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")

@@ -4,6 +4,7 @@ Symbols: eps standard normal noise, x_1 data, t in [0, 1], x_t = I(t, eps, x_1) 
 the pair that a curve belongs to. For most paths x_t is Gaussian given x_1, x_t = mu_t + a_t eps, with the conditional score -eps / a_t.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -119,9 +120,26 @@ class Path(ABC):
         """
         return noise
 
+    def log_prior(self, x: Tensor) -> Tensor:
+        """Return log q_0 of points (B, ...) at t = 0, shape (B,), in their dtype.
+
+        Raises:
+            UserError: for a path that starts from images of which something is known.
+        """
+        if self.guided:
+            raise UserError(f"{type(self).__name__} starts from given images: what it generates has no density among all images")
+        return -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(dim=1)
+
     def shown(self, data: Tensor, given: Given) -> Tensor:
         """Return what is known of images as a picture, shaped like them; unknown pixels are black."""
         return data if given.free is None else torch.where(given.free.bool(), -1.0, data)
+
+    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+        """Return images made of what is given without training, by name, shaped like `data`, of which no unknown pixel is looked at.
+
+        Values may lie a little outside [-1, 1]. Empty for a path that starts from noise alone.
+        """
+        return {}
 
     def finish(self, x: Tensor) -> Tensor:
         """Bring the end of a generated curve into the range of data."""

@@ -4,6 +4,7 @@ Progress is the number of images seen, and everything random is a function of (s
 resumed, or that runs on another number of processes, computes what an undisturbed one would have.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -32,14 +33,22 @@ from amgen.checkpoints import Checkpoint, Progress
 from amgen.config import Config, MarginalLossConfig
 from amgen.data import Batch, ImageDataset, TrainingStream, make_grid
 from amgen.errors import Diverged, Interrupted, UserError
-from amgen.files import make_folder
+from amgen.evaluation.evaluate import Choices, Evaluator
+from amgen.evaluation.features import make_extractor
+from amgen.evaluation.metrics import Figure
+from amgen.evaluation.reference import open_reference
+from amgen.files import make_folder, write_json
 from amgen.paths import Boundary, PathSample
+from amgen.processes import Processes
 from amgen.randomness import Purpose, derive_seed, rademacher, uniform, uniforms
-from amgen.sampling import Request, assemble, generate, solver_of, with_weights
+from amgen.sampling import Model, Request, assemble, generate, solver_of, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
 from amgen.training.tracking import Recorder
+
+EVALUATION = "evaluation.json"
+"""Beside the weights of checkpoints/best: what they scored."""
 
 
 class Trainer:
@@ -102,6 +111,7 @@ class Trainer:
         options = self.config.training
         total = self.total_steps * options.batch_size
         step, images, main = self.progress.step, self.progress.images, self.accelerator.is_main_process
+        evaluator = self._evaluator()
         recorder = Recorder(self.run, self.console, total, step, images, enabled=main)
         with catch_signals() as request, recorder:
             batches = iter(self._loader())
@@ -116,6 +126,9 @@ class Trainer:
                     clock, clock_images = time.perf_counter(), after
                 if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
                     self._sample_grid()
+                every = self.config.evaluation.every
+                if evaluator is not None and (finished or _crosses(before, after, every)):
+                    self._evaluate(evaluator)
                 if stop or finished or _crosses(before, after, options.checkpoint_every):
                     recorder.sync()
                     self.save()
@@ -258,13 +271,47 @@ class Trainer:
             "images_per_second": images_per_second,
         }
 
-    def _sample_grid(self) -> None:
-        """Draw a grid from the first averaged weights, every process its part, and write it on the main one."""
-        options, processes = self.config.sampling, self.accelerator.num_processes
+    def _averaged(self) -> tuple[Model, Request]:
+        """Return the model of the first averaged weights, and what to draw from it."""
+        options = self.config.sampling
         rate, weights = next(iter(self.averages.averages.items()))
         model = assemble(self.config, with_weights(self.action, weights), checkpoints.ema_name(rate), self.progress.images, self.run)
         images = self.dataset if self.path.guided else None
-        request = Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
+        return model, Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
+
+    def _evaluator(self) -> Evaluator | None:
+        """Prepare the evaluations of this run, if there are any: what they lack is found before the first step."""
+        options = self.config.evaluation
+        if not options.every:
+            return None
+        channels, size, _ = self.config.image_shape
+        accelerator = self.accelerator
+        processes = Processes(accelerator.process_index, accelerator.num_processes, str(accelerator.device))
+        extractor = make_extractor(options.features, channels, size, None, accelerator.device)
+        reference = open_reference(options.data, self.config.data, extractor, processes)
+        evaluator = Evaluator(extractor, reference, Choices(options.metrics), processes)
+        evaluator.check(options.num)
+        return evaluator
+
+    def _evaluate(self, evaluator: Evaluator) -> None:
+        """Score the first averaged weights on all processes, and keep them if none before were better."""
+        model, request = self._averaged()
+        evaluation = evaluator(model, self.config.sampling, self.config.evaluation.num, request)
+        if not self.accelerator.is_main_process:
+            return
+        features = self.config.evaluation.features.replace(":", "-")
+        file = make_folder(self.run / "eval") / f"training-{features}-{self.progress.images:09d}.json"
+        write_json(file, evaluation.to_dict())
+        self.console.print(f"{self.progress.images:,} images  {evaluation.principal.line()}", soft_wrap=True, highlight=False)
+        best = checkpoints.folder_of(self.run) / checkpoints.BEST / EVALUATION
+        before = Figure(**json.loads(best.read_text())["figures"][0]) if best.exists() else None
+        if before is None or before.name != evaluation.principal.name or not before.better(evaluation.principal):
+            checkpoints.save(self.run, self._checkpoint(), checkpoints.BEST, {EVALUATION: evaluation.to_dict()})
+
+    def _sample_grid(self) -> None:
+        """Draw a grid from the first averaged weights, every process its part, and write it on the main one."""
+        options, processes = self.config.sampling, self.accelerator.num_processes
+        model, request = self._averaged()
         solver = solver_of(options)
         each = math.ceil(options.grid / processes)
         mine = range(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
@@ -278,16 +325,20 @@ class Trainer:
         """Write a checkpoint on the main process, drop old ones, and let the others wait."""
         options = self.config.training
         if self.accelerator.is_main_process:
-            progress = replace(self.progress, times=self.times.state())
-            weights = {checkpoints.ACTION: self.action.state_dict(), **self.averages.state()}
-            optimizer = {
-                f"{name}:{entry}": value
-                for name, parameter in self.action.named_parameters()
-                for entry, value in self.optimizer.state[parameter].items()
-            }
-            checkpoints.save(self.run, Checkpoint(self.config, progress, weights, optimizer))
+            checkpoints.save(self.run, self._checkpoint())
             checkpoints.rotate(self.run, options.keep_last, options.keep_every / options.batch_size)
         self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self) -> Checkpoint:
+        """Return the state as it is."""
+        progress = replace(self.progress, times=self.times.state())
+        weights = {checkpoints.ACTION: self.action.state_dict(), **self.averages.state()}
+        optimizer = {
+            f"{name}:{entry}": value
+            for name, parameter in self.action.named_parameters()
+            for entry, value in self.optimizer.state[parameter].items()
+        }
+        return Checkpoint(self.config, progress, weights, optimizer)
 
     def resume(self, folder: Path) -> None:
         """Take over the state of a checkpoint.

@@ -331,7 +331,9 @@ class TrainingConfig(Section):
     ema: Annotated[list[Fraction], Field(min_length=1)] = Field(
         [0.999], description="Decay rates, per step, of the averaged weights; sampling uses the first."
     )
-    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="Arithmetic of the network.")
+    precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
+        "fp32", description="Arithmetic of the network; fp64 to check that what should not matter does not."
+    )
     compile: bool = Field(False, description="Compile the whole loss with torch.compile.", json_schema_extra=MAY_CHANGE)
     device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU where there is one.", json_schema_extra=MAY_CHANGE)
     log_every: Positive = Field(6_400, description="Images between lines of metrics.jsonl.", json_schema_extra=MAY_CHANGE)

@@ -168,8 +168,8 @@ def assemble(config: Config, action: Action, weights: str, images: int, source: 
 
 
 def with_weights(action: Action, weights: Mapping[str, Tensor]) -> Action:
-    """Return a frozen copy of an action with other weights."""
-    copied = copy.deepcopy(action).requires_grad_(False).eval()
+    """Return a frozen copy of an action with other weights, in single precision as all sampling is."""
+    copied = copy.deepcopy(action).float().requires_grad_(False).eval()
     copied.load_state_dict(weights)
     return copied
 

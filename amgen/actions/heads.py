@@ -14,8 +14,8 @@ from amgen.actions.layers import TimeEmbedding
 class Action(nn.Module):
     """s(t, x), one scalar for each sample, made from the output of a body.
 
-    `body(t, x, label, condition)` returns what the head's `combine` takes. `label` (B,) and `condition` (B, K, H, W) inform the body
-    and are not differentiated in.
+    `body(t, x, label, condition, keys)` returns what the head's `combine` takes. `label` (B,) and `condition` (B, K, H, W) inform the
+    body and are not differentiated in; dropout masks are made from `keys`, int32 (B, 2).
 
     Args:
         body: f(t, x).
@@ -29,12 +29,14 @@ class Action(nn.Module):
         self.offset = offset
         self.period = period
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         """Evaluate s at times `t` (B,) and points `x` (B, ...), shape (B,)."""
         if self.period is not None:
             angle = (2 * math.pi / self.period) * x
             x = torch.cat([angle.cos(), angle.sin()], dim=1)
-        action = self.combine(x, self.body(t, x, label, condition))
+        action = self.combine(x, self.body(t, x, label, condition, keys))
         return action if self.offset is None else action + self.offset(t)
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from amgen.actions.dropout import Dropout
+
 
 class TimeEmbedding(nn.Module):
     """Sinusoidal features of t, then two linear layers.
@@ -54,21 +56,21 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
 class ResidualBlock(nn.Module):
     """Two normalised 3x3 convolutions added to the input, with the embedding of t added in between."""
 
-    def __init__(self, channels_in: int, channels_out: int, embedding: int, dropout: float):
+    def __init__(self, channels_in: int, channels_out: int, embedding: int, dropout: Dropout):
         super().__init__()
         self.norm1 = group_norm(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.embed = nn.Linear(embedding, channels_out)
         self.norm2 = group_norm(channels_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.conv2 = zero(nn.Conv2d(channels_out, channels_out, 3, padding=1))
         self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
         self.silu = nn.SiLU()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map (B, channels_in, H, W) to (B, channels_out, H, W); `embedding` is (B, embedding), already activated."""
+    def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Map (B, channels_in, H, W) to (B, channels_out, H, W); `embedding` is (B, embedding), already activated; `keys` for dropout."""
         h = self.conv1(self.silu(self.norm1(x))) + self.embed(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(self.silu(self.norm2(h))))
+        h = self.conv2(self.dropout(self.silu(self.norm2(h)), keys))
         return self.skip(x) + h
 
 

@@ -1,10 +1,12 @@
 """The U-Net that the image actions are made of."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from amgen.actions.dropout import Dropout
 from amgen.actions.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, group_norm
 
 
@@ -52,8 +54,13 @@ class UNet(nn.Module):
         self.silu = nn.SiLU()
         self.stem = nn.Conv2d(channels + condition_channels, width, 3, padding=1)
 
+        numbers = itertools.count()
+
+        def residual(channels_in: int, channels_out: int) -> ResidualBlock:
+            return ResidualBlock(channels_in, channels_out, embedding, Dropout(dropout, next(numbers)))
+
         def block(channels_in: int, channels_out: int, resolution: int) -> nn.ModuleList:
-            layers: list[nn.Module] = [ResidualBlock(channels_in, channels_out, embedding, dropout)]
+            layers: list[nn.Module] = [residual(channels_in, channels_out)]
             if resolution in attention:
                 layers.append(Attention(channels_out, attention_heads))
             return nn.ModuleList(layers)
@@ -73,7 +80,7 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList(
             [
                 *block(current, current, resolution),
-                ResidualBlock(current, current, embedding, dropout),
+                residual(current, current),
             ]
         )
 
@@ -94,7 +101,9 @@ class UNet(nn.Module):
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         """Evaluate f.
 
         Args:
@@ -102,6 +111,7 @@ class UNet(nn.Module):
             x: points, (B, channels, size, size).
             label: classes, int64 (B,); needed exactly when the network has classes.
             condition: (B, condition_channels, size, size); needed exactly when the network has condition channels.
+            keys: what dropout masks are made from, int32 (B, 2); needed when training with dropout.
 
         Returns:
             (B, out_channels, size, size), or the features (B, features, size, size).
@@ -120,19 +130,19 @@ class UNet(nn.Module):
         h = self.stem(x)
         skips = [h]
         for layers in self.down:
-            h = _apply(layers, h, embedding)
+            h = _apply(layers, h, embedding, keys)
             skips.append(h)
-        h = _apply(self.middle, h, embedding)
+        h = _apply(self.middle, h, embedding, keys)
         for layers in self.up:
             if isinstance(layers[0], ResidualBlock):  # type: ignore[index]
                 h = torch.cat([h, skips.pop()], dim=1)
-            h = _apply(layers, h, embedding)
+            h = _apply(layers, h, embedding, keys)
         h = self.silu(self.norm(h))
         return h if self.head is None else self.head(h)
 
 
-def _apply(layers: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-    """Run layers in turn, giving the embedding to those that take one."""
+def _apply(layers: nn.Module, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
+    """Run layers in turn, giving the embedding and the keys to those that take them."""
     for layer in layers.children():
-        h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
+        h = layer(h, embedding, keys) if isinstance(layer, ResidualBlock) else layer(h)
     return h

@@ -70,11 +70,11 @@ class Batch:
         boundary = None if self.boundary is None else self.boundary.pin_memory()
         return Batch(self.indices, self.images.pin_memory(), self.noise.pin_memory(), self.labels.pin_memory(), boundary)
 
-    def to(self, device: torch.device) -> "Batch":
-        """Move the tensors to a device."""
-        boundary = None if self.boundary is None else self.boundary.to(device)
-        images, noise, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.noise, self.labels))
-        return Batch(self.indices, images, noise, labels, boundary)
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Batch":
+        """Move the tensors to a device; images and noise become `dtype` there."""
+        boundary = None if self.boundary is None else self.boundary.to(device, dtype)
+        images, noise = (tensor.to(device, non_blocking=True).to(dtype) for tensor in (self.images, self.noise))
+        return Batch(self.indices, images, noise, self.labels.to(device, non_blocking=True), boundary)
 
 
 class TrainingStream(Dataset[Batch]):

@@ -34,7 +34,7 @@ from amgen.data import Batch, ImageDataset, TrainingStream, make_grid
 from amgen.errors import Diverged, Interrupted, UserError
 from amgen.files import make_folder
 from amgen.paths import Boundary, PathSample
-from amgen.randomness import Purpose, derive_seed, rademacher, uniform, uniforms
+from amgen.randomness import Purpose, derive_seed, keys, rademacher, uniform, uniforms
 from amgen.sampling import Request, assemble, generate, solver_of, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
@@ -65,7 +65,8 @@ class Trainer:
         self.fingerprint = dataset.source.fingerprint()
         self.path = build_path(config)
         self.times = build_times(config)
-        self.action = build_action(config)
+        self.dtype = torch.float64 if config.training.precision == "fp64" else torch.float32
+        self.action = build_action(config).to(self.dtype)
         _check_labels(config, dataset)
         self.masses = build_masses(config, dataset.class_counts())
 
@@ -139,7 +140,7 @@ class Trainer:
                 terms = self.loss(sample)
                 self.accelerator.backward(terms.loss.mean() / passes)
             for name, values in {"loss": terms.loss.detach(), **terms.terms}.items():
-                sums[name] = sums.get(name, 0) + values.float().mean() / passes
+                sums[name] = sums.get(name, 0) + values.to(self.dtype).mean() / passes
             if self.times.adaptive:
                 seen.append(self.times.statistics(sample.t.cpu(), terms.interior.cpu()))
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.action.parameters(), options.clip or math.inf)
@@ -176,17 +177,16 @@ class Trainer:
         first = batch.indices[0] - step * size
         times, density = self.times.draw(seed, step, range(first, first + len(batch.indices)), size)
         # Below 1 in float32 as well, where scores are finite.
-        times = times.float().clamp(max=1 - torch.finfo(torch.float32).eps / 2)
-        if config.action.dropout:
-            torch.manual_seed(derive_seed(seed, Purpose.DROPOUT, batch.indices[0]))
-        batch = batch.to(device)
+        times = times.to(self.dtype).clamp(max=1 - torch.finfo(torch.float32).eps / 2)
+        batch = batch.to(device, self.dtype)
         sample = self.path.sample(
             times.to(device),
             batch.noise,
             batch.images,
-            density=density.float().to(device),
+            density=density.to(device, self.dtype),
             label=self._labels(batch),
             choices=self._choices(batch),
+            keys=self._keys(batch, Purpose.DROPOUT),
         )
         if batch.boundary is not None:
             sample = replace(sample, boundary=self._boundary(batch.boundary))
@@ -194,13 +194,14 @@ class Trainer:
             sample = self.masses.weigh(sample, batch.labels, None if batch.boundary is None else batch.boundary.labels)
         if probes := laplacian_probes(config):
             signs = rademacher(seed, Purpose.PROBE, batch.indices, (probes, *batch.images.shape[1:]))
-            sample = replace(sample, probes=signs.to(device))
+            sample = replace(sample, probes=signs.to(device, self.dtype))
         return sample
 
     def _boundary(self, batch: Batch) -> Boundary:
         """Take samples of both ends from a batch of their own."""
-        t = torch.zeros(len(batch.images), device=batch.images.device)
-        return self.path.sample(t, batch.noise, batch.images, label=self._labels(batch), choices=self._choices(batch)).boundary
+        t = torch.zeros(len(batch.images), device=batch.images.device, dtype=self.dtype)
+        labels, choices, keys = self._labels(batch), self._choices(batch), self._keys(batch, Purpose.BOUNDARY_DROPOUT)
+        return self.path.sample(t, batch.noise, batch.images, label=labels, choices=choices, keys=keys).boundary
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """Return what the action is told of the classes: a share of the samples goes without."""
@@ -217,6 +218,10 @@ class Trainer:
         if not self.path.choices:
             return None
         return uniforms(self.config.seed, Purpose.CHOICE, batch.indices, self.path.choices).to(batch.images.device)
+
+    def _keys(self, batch: Batch, purpose: Purpose) -> Tensor | None:
+        """Return what the dropout masks of each sample are made from."""
+        return keys(self.config.seed, purpose, batch.indices).to(batch.images.device) if self.config.action.dropout else None
 
     def _loader(self) -> DataLoader[Batch]:
         """Yield this process's parts of the global batches, from the current progress to the end of the run."""

@@ -10,7 +10,6 @@ RUN/checkpoints/step-00003125/
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from amgen.config import Config, parse
 from amgen.errors import UserError
-from amgen.files import make_folder, sha256, write_folder
+from amgen.files import make_folder, remove_folder, sha256, write_folder
 
 FORMAT = 1
 ACTION = "action"
@@ -215,7 +214,7 @@ def rotate(run: Path, keep_last: int, keep_every_steps: float) -> None:
         if multiple > reached:
             reached = multiple
         else:
-            shutil.rmtree(path)
+            remove_folder(path)
 
 
 def _save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:

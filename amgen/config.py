@@ -339,6 +339,14 @@ class TrainingConfig(Section):
     log_every: Positive = Field(6_400, description="Images between lines of metrics.jsonl.", json_schema_extra=MAY_CHANGE)
     sample_every: int = Field(50_000, ge=0, description="Images between sample grids; 0 for none.", json_schema_extra=MAY_CHANGE)
     checkpoint_every: Positive = Field(50_000, description="Images between checkpoints.", json_schema_extra=MAY_CHANGE)
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        [], description="Also report to these; logs lie in the run's folder `tracking`.", json_schema_extra=MAY_CHANGE
+    )
+    timeout: Positive = Field(
+        600,
+        description="Seconds that a process waits for the others before it gives them up for lost.",
+        json_schema_extra=MAY_CHANGE,
+    )
     keep_last: Positive = Field(2, description="Newest checkpoints to keep.", json_schema_extra=MAY_CHANGE)
     keep_every: int = Field(
         0,

@@ -33,6 +33,12 @@ class Interrupted(AmgenError):
     collective = True
 
 
+class PeerLost(AmgenError):
+    """Another process of a training run died or fell silent; the last checkpoint is whole and the run can be resumed."""
+
+    exit_code = 76
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest of `choices`, or an empty string when none is close."""
     close = get_close_matches(word, list(choices), n=1, cutoff=0.5)

@@ -28,6 +28,28 @@ def write_text(path: Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file or folder is what the writers of this module rename when it is whole."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes were writing into `folder`."""
+    for entry in filter(is_temporary, folder.iterdir()):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that a crash leaves all of it under its name, or nothing."""
+    aside = path.with_name(f".{path.name}.removed.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file that is whole or absent even if the process is killed; it is not synced to the disk at once.
 
@@ -56,8 +78,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         OSError: whatever `fill` or the disk raised; nothing is left behind then.
     """
-    for leftover in path.parent.glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_temporaries(path.parent)
     temporary, replaced = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.replaced.tmp")
     try:
         temporary.mkdir()

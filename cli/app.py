@@ -37,7 +37,8 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input, 75 stopped by a signal and saved, 130 interrupted at once.
+    Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input, 75 stopped by a signal and saved, 76 another process of the run
+    is lost, 130 interrupted at once.
     """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 

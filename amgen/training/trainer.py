@@ -39,6 +39,7 @@ from amgen.sampling import Request, assemble, generate, solver_of, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
+from amgen.training.measures import Stopwatch, average_distances, gradient_norms, weight_norm
 from amgen.training.tracking import Recorder
 
 
@@ -87,6 +88,8 @@ class Trainer:
         )
         self.averages = ExponentialAverages(self.action, options.ema)
         self.progress = Progress(data=self.fingerprint)
+        self.stopwatch = Stopwatch(accelerator.device)
+        self.block_norms: dict[str, float] = {}
 
     @property
     def total_steps(self) -> int:
@@ -103,18 +106,18 @@ class Trainer:
         options = self.config.training
         total = self.total_steps * options.batch_size
         step, images, main = self.progress.step, self.progress.images, self.accelerator.is_main_process
-        recorder = Recorder(self.run, self.console, total, step, images, enabled=main)
+        recorder = Recorder(self.run, self.console, total, step, images, main, self.accelerator.log if options.trackers else None)
         with catch_signals() as request, recorder:
             batches = iter(self._loader())
-            clock, clock_images = time.perf_counter(), self.progress.images
+            self.stopwatch, lap = Stopwatch(self.accelerator.device), self.progress.images
             while self.progress.step < self.total_steps:
                 before = self.progress.images
                 loss, gradient_norm, stop = self._step(batches, request)
                 after, finished = self.progress.images, self.progress.step == self.total_steps
                 recorder.step(after, loss, gradient_norm)
-                if finished or _crosses(before, after, options.log_every):
-                    recorder.line(self._metrics((after - clock_images) / (time.perf_counter() - clock)))
-                    clock, clock_images = time.perf_counter(), after
+                if self._logs(before, after):
+                    recorder.line(self._metrics(), self.stopwatch.lap(after - lap))
+                    lap = after
                 if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
                     self._sample_grid()
                 if stop or finished or _crosses(before, after, options.checkpoint_every):
@@ -133,7 +136,10 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         seen: list[Tensor] = []
         for number in range(passes):
-            sample = self._sample(next(batches), step)
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.stopwatch.waiting(time.perf_counter() - asked)
+            sample = self._sample(batch, step)
             # Gradients of all but the last pass stay on their process.
             synchronise = nullcontext() if number == passes - 1 else self.accelerator.no_sync(self.loss)
             with synchronise:
@@ -143,6 +149,9 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + values.to(self.dtype).mean() / passes
             if self.times.adaptive:
                 seen.append(self.times.statistics(sample.t.cpu(), terms.interior.cpu()))
+        images = self.progress.images + options.batch_size
+        if self._logs(self.progress.images, images):
+            self.block_norms = gradient_norms(self.action)
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.action.parameters(), options.clip or math.inf)
 
         # One small reduction a step tells every process the same loss and the same decision to stop.
@@ -162,7 +171,7 @@ class Trainer:
         self.averages.update(step + 1)
         window = {"steps": 1.0, **averages}
         summed = {name: self.progress.window.get(name, 0.0) + value for name, value in window.items()}
-        self.progress = replace(self.progress, step=step + 1, images=self.progress.images + options.batch_size, window=summed)
+        self.progress = replace(self.progress, step=step + 1, images=images, window=summed)
         return averages["loss"], averages["gradient_norm"], stop > 0
 
     def _total(self, statistics: Tensor) -> Tensor:
@@ -250,8 +259,12 @@ class Trainer:
         fall = left / options.decay if options.decay else 1.0
         return options.learning_rate * min(1.0, rise, fall)
 
-    def _metrics(self, images_per_second: float) -> dict[str, float]:
-        """Return the means since the last line and empty the window."""
+    def _logs(self, before: int, after: int) -> bool:
+        """Tell whether a line of metrics is due for the step that led from `before` to `after` images."""
+        return after == self.total_steps * self.config.training.batch_size or _crosses(before, after, self.config.training.log_every)
+
+    def _metrics(self) -> dict[str, float]:
+        """Return the means since the last line with the norms of this step, and empty the window."""
         window = dict(self.progress.window)
         steps = window.pop("steps")
         self.progress = replace(self.progress, window={})
@@ -260,7 +273,9 @@ class Trainer:
             "images": self.progress.images,
             **{name: total / steps for name, total in window.items()},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images_per_second,
+            "weight_norm": weight_norm(self.action),
+            **average_distances(self.action, self.averages.averages),
+            **self.block_norms,
         }
 
     def _sample_grid(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import encode, eval_fid, sample, train
+from . import encode, eval_fid, export, sample, train
 from .options import debug_requested
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("encode")(encode.encode)
 app.command("eval-fid")(eval_fid.eval_fid)
+app.command("export")(export.export)
 
 
 @app.callback(invoke_without_command=True)

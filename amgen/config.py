@@ -339,6 +339,9 @@ class TrainingConfig(Section):
     log_every: Positive = Field(6_400, description="Images between lines of metrics.jsonl.", json_schema_extra=MAY_CHANGE)
     sample_every: int = Field(50_000, ge=0, description="Images between sample grids; 0 for none.", json_schema_extra=MAY_CHANGE)
     checkpoint_every: Positive = Field(50_000, description="Images between checkpoints.", json_schema_extra=MAY_CHANGE)
+    checkpoint_activations: bool = Field(
+        False, description="Compute activations anew in the backward passes instead of keeping them.", json_schema_extra=MAY_CHANGE
+    )
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
         [], description="Also report to these; logs lie in the run's folder `tracking`.", json_schema_extra=MAY_CHANGE
     )
@@ -361,6 +364,10 @@ class TrainingConfig(Section):
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of micro_batch={self.micro_batch}")
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError("weight_decay needs optimizer=adamw")
+        if self.compile and self.checkpoint_activations:
+            raise ValueError(
+                "checkpoint_activations is for the eager loss, and compile=true divides memory and time by itself: leave one of them out"
+            )
         if len(set(self.ema)) != len(self.ema):
             raise ValueError(f"ema={self.ema} names a rate twice")
         return self

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from amgen.actions.layers import TimeEmbedding
+from amgen.actions.layers import TimeEmbedding, wide
 
 
 class Action(nn.Module):
@@ -56,7 +56,8 @@ class TimeOffset(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Evaluate c at times (B,), shape (B,)."""
-        return self.out(self.embedding(t)).squeeze(1)
+        with torch.autocast(t.device.type, enabled=False):
+            return self.out(self.embedding(t)).squeeze(1)
 
 
 class DotAction(Action):
@@ -84,10 +85,9 @@ class PooledAction(Action):
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:
         """Return the weighted sum of the pooled features."""
-        return _sum(f.mean(dim=(2, 3)) * self.weight)
+        return _sum(f.mean(dim=(2, 3), dtype=wide(f.dtype)) * self.weight)
 
 
 def _sum(terms: Tensor) -> Tensor:
     """Sum over all but the batch dimension, in float32 at least: thousands of pixels are too many for half precision."""
-    dtype = torch.promote_types(terms.dtype, torch.float32)
-    return terms.flatten(1).sum(dim=1, dtype=dtype)
+    return terms.flatten(1).sum(dim=1, dtype=wide(terms.dtype))

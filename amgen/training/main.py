@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from rich.console import Console
 
@@ -39,6 +40,8 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
     # Without `cpu`, accelerate runs a torchrun on a machine without GPUs as so many separate runs of one process.
     cpu = options.device == "cpu" or not torch.accelerator.is_available()
+    # A run in the same process may have had another precision, which accelerate otherwise keeps for good.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if options.precision == "bf16" else "no",

@@ -41,6 +41,7 @@ class Progress:
         window: sums of the metrics since the last line of metrics.jsonl, and their `steps`.
         data: fingerprint of the training images.
         times: what the sampler of times has learned.
+        skipped: images of the stream that others stood in for, because they could not be read.
     """
 
     step: int = 0
@@ -48,6 +49,7 @@ class Progress:
     window: dict[str, float] = field(default_factory=dict)
     data: str = ""
     times: list[list[float]] = field(default_factory=list)
+    skipped: int = 0
 
 
 @dataclass

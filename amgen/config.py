@@ -83,6 +83,9 @@ class DataConfig(Section):
         description="Data sets of at most this size, MB as uint8, are decoded once and kept in memory.",
         json_schema_extra=MAY_CHANGE,
     )
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="A file that is no readable image: stop, or take the next readable one in its place, and count it."
+    )
     workers: int = Field(0, ge=0, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
     masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
 

@@ -22,6 +22,10 @@ class UserError(AmgenError):
     exit_code = 2
 
 
+class UnreadableImage(UserError):
+    """An image file that cannot be decoded."""
+
+
 class Diverged(AmgenError):
     """A loss, gradient or sample is no longer a finite number."""
 

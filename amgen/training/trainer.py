@@ -135,10 +135,12 @@ class Trainer:
         passes = self.share // self.micro_batch
         sums: dict[str, Tensor] = {}
         seen: list[Tensor] = []
+        skipped = 0
         for number in range(passes):
             asked = time.perf_counter()
             batch = next(batches)
             self.stopwatch.waiting(time.perf_counter() - asked)
+            skipped += sum(batch.skipped)
             sample = self._sample(batch, step)
             # Gradients of all but the last pass stay on their process.
             synchronise = nullcontext() if number == passes - 1 else self.accelerator.no_sync(self.loss)
@@ -155,8 +157,8 @@ class Trainer:
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.action.parameters(), options.clip or math.inf)
 
         # One small reduction a step tells every process the same loss and the same decision to stop.
-        local = torch.stack([*sums.values(), sums["loss"].new_tensor(float(request.name is not None))])
-        *means, stop = self.accelerator.reduce(local, "mean").tolist()
+        local = torch.stack([*sums.values(), *sums["loss"].new_tensor([skipped, float(request.name is not None)])])
+        *means, skipped_mean, stop = self.accelerator.reduce(local, "mean").tolist()
         averages = {**dict(zip(sums, means, strict=True)), "gradient_norm": float(gradient_norm)}
         for name, value in averages.items():
             if not math.isfinite(value):
@@ -171,7 +173,8 @@ class Trainer:
         self.averages.update(step + 1)
         window = {"steps": 1.0, **averages}
         summed = {name: self.progress.window.get(name, 0.0) + value for name, value in window.items()}
-        self.progress = replace(self.progress, step=step + 1, images=images, window=summed)
+        skipped = self.progress.skipped + round(skipped_mean * self.accelerator.num_processes)
+        self.progress = replace(self.progress, step=step + 1, images=images, window=summed, skipped=skipped)
         return averages["loss"], averages["gradient_norm"], stop > 0
 
     def _total(self, statistics: Tensor) -> Tensor:
@@ -273,6 +276,7 @@ class Trainer:
             "images": self.progress.images,
             **{name: total / steps for name, total in window.items()},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **({"skipped": self.progress.skipped} if self.config.data.on_error == "skip" else {}),
             "weight_norm": weight_norm(self.action),
             **average_distances(self.action, self.averages.averages),
             **self.block_norms,

@@ -99,6 +99,30 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
         assert other == pytest.approx(one, rel=1e-4)
 
 
+def test_in_double_precision_accumulation_changes_nothing(tmp_path: Path) -> None:
+    """Nothing but rounding of 1e-16 tells passes of 4 images from one of 16: 1e-10 leaves Adam room for gradients near zero."""
+    options = ["training.precision=fp64", "training.sample_every=0"]
+    whole = newest_tensors(run(tmp_path / "whole", *options))
+    parts = newest_tensors(run(tmp_path / "parts", *options, "training.micro_batch=4"))
+    assert whole["action.safetensors/body.stem.weight"].dtype == torch.float64
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-10)
+
+
+def test_options_for_memory_and_precision_reach_the_network(tmp_path: Path) -> None:
+    """Activations computed anew change rounding alone, and a run may be resumed with or without."""
+    from amgen.build import build_action
+
+    for asked in (True, False):
+        options = config.load("digits", [*OVERRIDES, f"training.checkpoint_activations={str(asked).lower()}"])
+        assert build_action(options).body.checkpoint is asked
+    folder = run(tmp_path / "run", "training.images=48", "training.sample_every=0")
+    anew = run(folder, "training.checkpoint_activations=true", "training.sample_every=0")
+    kept = run(tmp_path / "kept", "training.sample_every=0")
+    for name, value in newest_tensors(kept).items():
+        torch.testing.assert_close(newest_tensors(anew)[name], value, rtol=0, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on machines of one core
 def test_workers_change_nothing(uninterrupted: Path, tmp_path: Path) -> None:
     folder = run(tmp_path / "run", "data.workers=2")

@@ -5,7 +5,7 @@ import torch
 
 from amgen.actions import DotAction, UNet
 from amgen.actions.dropout import Dropout
-from amgen.losses import ConditionalLoss
+from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
 from amgen.paths import LinearPath
 from amgen.randomness import Purpose, keys
 
@@ -51,12 +51,13 @@ def test_expectation_is_kept_and_evaluation_drops_nothing() -> None:
         layer.train()(x, None)
 
 
-def test_masks_belong_to_the_sample() -> None:
+@pytest.mark.parametrize("form", [ConditionalLoss, MarginalLoss])
+def test_masks_belong_to_the_sample(form: type[ActionMatchingLoss]) -> None:
     """The loss of a sample and its gradient do not depend on the others of its batch; another key gives another loss."""
     body = UNet(channels=1, size=8, width=8, multipliers=[1, 2], blocks=1, dropout=0.3, out_channels=1).double()
     for parameter in body.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    loss, path = ConditionalLoss(DotAction(body), LinearPath()), LinearPath()
+    loss, path = form(DotAction(body), LinearPath()), LinearPath()
     t, (noise, data), key = torch.rand(6).double(), torch.randn(2, 6, 1, 8, 8).double(), keys(0, Purpose.DROPOUT, range(6))
     together = loss(path.sample(t, noise, data, keys=key)).loss
     alone = torch.cat([loss(path.sample(t[i, None], noise[i, None], data[i, None], keys=key[i, None])).loss for i in range(6)])

@@ -66,6 +66,7 @@ def build_action(config: Config) -> Action:
             classes=options.classes + (no_label(config) is not None),
             condition_channels=path.condition_channels(config.data.channels),
             out_channels=None if options.head == "pooled" else channels,
+            checkpoint=config.training.checkpoint_activations,
         )
         offset = TimeOffset(options.time_frequency) if config.dynamics.kind == "unbalanced" else None
         if options.head == "pooled":

@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     DEQUANTISATION = 16
     TRACE_PROBE = 17
     LIKELIHOOD_IMAGES = 18
+    BOUNDARY_DROPOUT = 19
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int) -> int:
@@ -73,6 +74,12 @@ def permutation(seed: int, purpose: Purpose, index: int, length: int) -> Tensor:
 def uniforms(seed: int, purpose: Purpose, indices: Sequence[int], count: int) -> Tensor:
     """Draw `count` numbers in [0, 1) for each index, shape (len(indices), count), float32."""
     return torch.stack([torch.rand(count, generator=generator(seed, purpose, index)) for index in indices])
+
+
+def keys(seed: int, purpose: Purpose, indices: Sequence[int]) -> Tensor:
+    """Return a key of 62 bits for each index, int32 (len(indices), 2), for draws that are made on the device itself."""
+    hashes = torch.tensor([derive_seed(seed, purpose, index) for index in indices])
+    return torch.stack([hashes & 0x7FFFFFFF, hashes >> 32], dim=1).int()
 
 
 def rademacher(seed: int, purpose: Purpose, indices: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -26,7 +26,9 @@ class MLP(nn.Module):
             current = width
         self.layers = nn.Sequential(*layers, nn.Linear(current, dimension))
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         """Map times (B,) and vectors (B, dimension) to (B, dimension)."""
         if label is not None or condition is not None:
             raise ValueError("an MLP action takes neither labels nor conditions")

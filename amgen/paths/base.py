@@ -40,6 +40,7 @@ class Boundary:
         end: samples of q_1, same shape.
         label: class of each pair, int64 (B,), or None.
         condition: condition of each pair, (B, K, H, W), or None.
+        keys: what the dropout masks of each pair are made from, int32 (B, 2), or None.
         start_mass: mass of each pair at t = 0, (B,); None for ones.
         end_mass: mass of each pair at t = 1, (B,); None for ones.
     """
@@ -48,6 +49,7 @@ class Boundary:
     end: Tensor
     label: Tensor | None = None
     condition: Tensor | None = None
+    keys: Tensor | None = None
     start_mass: Tensor | None = None
     end_mass: Tensor | None = None
 
@@ -68,6 +70,7 @@ class PathSample:
         mass: m_t of each sample, (B,); None for ones.
         growth: d/dt log m_t, (B,); None for zeros.
         probes: random signs for the Hutchinson estimate of the Laplacian, (B, P, ...); None when there is none to estimate.
+        keys: what dropout masks are made from, int32 (B, 2), of `amgen.randomness.keys`; None without dropout.
     """
 
     t: Tensor
@@ -81,6 +84,7 @@ class PathSample:
     mass: Tensor | None = None
     growth: Tensor | None = None
     probes: Tensor | None = None
+    keys: Tensor | None = None
 
 
 class Path(ABC):
@@ -167,6 +171,7 @@ class Path(ABC):
         density: Tensor | None = None,
         label: Tensor | None = None,
         choices: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> PathSample:
         """Draw points along the curves of `noise` and `data`.
 
@@ -177,6 +182,7 @@ class Path(ABC):
             density: p(t), (B,); ones by default.
             label: classes that condition the action, int64 (B,).
             choices: uniform random numbers, (B, `self.choices`), where the path needs some.
+            keys: what dropout masks are made from, int32 (B, 2), where the action has dropout.
         """
         given = self.given(data, choices)
         x, velocity = self.interpolate(t, noise, data, given)
@@ -187,10 +193,11 @@ class Path(ABC):
             x=x,
             velocity=velocity,
             density=torch.ones_like(t) if density is None else density,
-            boundary=Boundary(start, data, label, given.condition),
+            boundary=Boundary(start, data, label, given.condition, keys),
             score=None if scale is None else given.restrict(-noise / expand(scale, noise)),
             label=label,
             given=given,
+            keys=keys,
         )
 
 

@@ -96,7 +96,7 @@ class RunRecord:
         config_text: config.yaml as it is.
         options: its sections; empty if they cannot be read.
         config: the same, checked; None if this version of amgen refuses them.
-        metrics: a dict for each line of metrics.jsonl, finite numbers alone, by images seen.
+        metrics: a dict for each line of metrics.jsonl, with what machine.jsonl tells of it, finite numbers alone, by images seen.
         grids: sample grids, by images seen, at most GRIDS of them.
         grid_count: how many there are in the run directory.
         evaluations: by images trained on, solver and NFE.
@@ -153,7 +153,11 @@ def collect(run: Path) -> RunRecord:
         raise UserError(f"{run} is not a run directory, it holds no {CONFIG}: {advice}")
     record = RunRecord(run.resolve().name)
     _read_config(run / CONFIG, record)
-    _read_metrics(run / "metrics.jsonl", record)
+    by_images: dict[float, dict[str, float]] = {}
+    for name in ("metrics.jsonl", "machine.jsonl"):
+        for values in _read_metrics(run / name, record):
+            by_images.setdefault(values["images"], {}).update(values)
+    record.metrics = [by_images[images] for images in sorted(by_images)]
     _read_grids(run / "samples", record)
     _read_evaluations(run / "eval", record)
     _read_checkpoints(run, record)
@@ -169,14 +173,16 @@ def _read_config(file: Path, record: RunRecord) -> None:
         record.skipped.append(Skipped(file.name, f"shown as it is, since this version of amgen does not read it: {error}"))
 
 
-def _read_metrics(file: Path, record: RunRecord) -> None:
+def _read_metrics(file: Path, record: RunRecord) -> list[dict[str, float]]:
+    """Return the finite numbers of each line."""
+    found: list[dict[str, float]] = []
     if not file.exists():
-        return
+        return found
     try:
         lines = _read_text(file).splitlines()
     except ValueError as error:
         record.skipped.append(Skipped(file.name, str(error)))
-        return
+        return found
     for number, line in enumerate(lines, start=1):
         name = f"{file.name}, line {number}"
         try:
@@ -188,11 +194,11 @@ def _read_metrics(file: Path, record: RunRecord) -> None:
         if values.get("images", -1.0) < 0:
             record.skipped.append(Skipped(name, "it does not say how many images were seen"))
             continue
-        record.metrics.append(values)
+        found.append(values)
         if len(values) < len(entries):
             strange = ", ".join(key for key in entries if key not in values)
             record.skipped.append(Skipped(name, f"not a finite number: {strange}"))
-    record.metrics.sort(key=lambda values: values["images"])
+    return found
 
 
 def _read_grids(folder: Path, record: RunRecord) -> None:

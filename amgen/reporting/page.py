@@ -22,6 +22,8 @@ SHOWN = 320
 NAMED = 30
 """Most things named that could not be read."""
 _X = "images seen"
+MACHINE = ("images_per_second", "data_wait", "memory_mb")
+"""What machine.jsonl tells, beside the step and the images."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,11 @@ def facts_of(record: RunRecord, groups: Sequence[Group]) -> list[Fact]:
 
 
 def curves_of(metrics: Sequence[dict[str, float]]) -> list[Chart]:
-    """Draw what metrics.jsonl tells against the images seen: loss, its terms where there are several, and the progress of training."""
-    known = {"step", "images", "loss", "gradient_norm", "learning_rate", "images_per_second"}
-    terms = [name for name in dict.fromkeys(key for values in metrics for key in values) if name not in known]
+    """Draw what the records tell against the images seen: loss, its terms where there are several, norms and the progress of training."""
+    known = {"step", "images", "loss", "gradient_norm", "learning_rate", "weight_norm", "skipped", *MACHINE}
+    names = list(dict.fromkeys(key for values in metrics for key in values))
+    terms = [name for name in names if name not in known and "/" not in name]
+    averages = [name for name in names if name.startswith("ema_distance/")]
     # A single term is the loss itself.
     several = [_metric(metrics, name, name.replace("_", " ")) for name in terms] if len(terms) > 1 else []
     drawn = [
@@ -111,6 +115,13 @@ def curves_of(metrics: Sequence[dict[str, float]]) -> list[Chart]:
         _curve("terms", "Terms of the loss", several, "mean"),
         _curve("gradient-norm", "Gradient norm, before clipping", [_metric(metrics, "gradient_norm")], "gradient norm"),
         _curve("learning-rate", "Learning rate", [_metric(metrics, "learning_rate")], "learning rate", zero=True),
+        _curve("weight-norm", "Norm of the weights", [_metric(metrics, "weight_norm")], "norm"),
+        _curve(
+            "averages",
+            "Distance of the averaged weights",
+            [_metric(metrics, name, name.removeprefix("ema_distance/")) for name in averages],
+            "relative to the norm",
+        ),
         _curve("throughput", "Throughput", [_metric(metrics, "images_per_second")], "images per second", zero=True),
     ]
     return [chart for chart in drawn if chart is not None]

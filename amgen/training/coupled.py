@@ -35,7 +35,7 @@ class CoupledStream(Dataset[Batch]):
         order = self.coupling.assign(whole.noise, whole.images, whole.labels if self.within_classes else None)
         mine = slice(first - start, first - start + count)
         boundary = None if self.boundary is None else self.boundary.__getitems__(indices)
-        return Batch(indices, whole.images[mine], whole.noise[order[mine]], whole.labels[mine], boundary)
+        return Batch(indices, whole.images[mine], whole.noise[order[mine]], whole.labels[mine], boundary, whole.skipped[mine])
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])

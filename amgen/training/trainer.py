@@ -40,11 +40,12 @@ from amgen.evaluation.reference import open_reference
 from amgen.files import make_folder, write_json
 from amgen.paths import Boundary, PathSample
 from amgen.processes import Processes
-from amgen.randomness import Purpose, derive_seed, rademacher, uniform, uniforms
+from amgen.randomness import Purpose, derive_seed, keys, rademacher, uniform, uniforms
 from amgen.sampling import Model, Request, assemble, generate, solver_of, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
+from amgen.training.measures import Stopwatch, average_distances, gradient_norms, weight_norm
 from amgen.training.tracking import Recorder
 
 EVALUATION = "evaluation.json"
@@ -74,7 +75,8 @@ class Trainer:
         self.fingerprint = dataset.source.fingerprint()
         self.path = build_path(config)
         self.times = build_times(config)
-        self.action = build_action(config)
+        self.dtype = torch.float64 if config.training.precision == "fp64" else torch.float32
+        self.action = build_action(config).to(self.dtype)
         _check_labels(config, dataset)
         self.masses = build_masses(config, dataset.class_counts())
 
@@ -95,6 +97,8 @@ class Trainer:
         )
         self.averages = ExponentialAverages(self.action, options.ema)
         self.progress = Progress(data=self.fingerprint)
+        self.stopwatch = Stopwatch(accelerator.device)
+        self.block_norms: dict[str, float] = {}
 
     @property
     def total_steps(self) -> int:
@@ -112,18 +116,18 @@ class Trainer:
         total = self.total_steps * options.batch_size
         step, images, main = self.progress.step, self.progress.images, self.accelerator.is_main_process
         evaluator = self._evaluator()
-        recorder = Recorder(self.run, self.console, total, step, images, enabled=main)
+        recorder = Recorder(self.run, self.console, total, step, images, main, self.accelerator.log if options.trackers else None)
         with catch_signals() as request, recorder:
             batches = iter(self._loader())
-            clock, clock_images = time.perf_counter(), self.progress.images
+            self.stopwatch, lap = Stopwatch(self.accelerator.device), self.progress.images
             while self.progress.step < self.total_steps:
                 before = self.progress.images
                 loss, gradient_norm, stop = self._step(batches, request)
                 after, finished = self.progress.images, self.progress.step == self.total_steps
                 recorder.step(after, loss, gradient_norm)
-                if finished or _crosses(before, after, options.log_every):
-                    recorder.line(self._metrics((after - clock_images) / (time.perf_counter() - clock)))
-                    clock, clock_images = time.perf_counter(), after
+                if self._logs(before, after):
+                    recorder.line(self._metrics(), self.stopwatch.lap(after - lap))
+                    lap = after
                 if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
                     self._sample_grid()
                 every = self.config.evaluation.every
@@ -144,22 +148,30 @@ class Trainer:
         passes = self.share // self.micro_batch
         sums: dict[str, Tensor] = {}
         seen: list[Tensor] = []
+        skipped = 0
         for number in range(passes):
-            sample = self._sample(next(batches), step)
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.stopwatch.waiting(time.perf_counter() - asked)
+            skipped += sum(batch.skipped)
+            sample = self._sample(batch, step)
             # Gradients of all but the last pass stay on their process.
             synchronise = nullcontext() if number == passes - 1 else self.accelerator.no_sync(self.loss)
             with synchronise:
                 terms = self.loss(sample)
                 self.accelerator.backward(terms.loss.mean() / passes)
             for name, values in {"loss": terms.loss.detach(), **terms.terms}.items():
-                sums[name] = sums.get(name, 0) + values.float().mean() / passes
+                sums[name] = sums.get(name, 0) + values.to(self.dtype).mean() / passes
             if self.times.adaptive:
                 seen.append(self.times.statistics(sample.t.cpu(), terms.interior.cpu()))
+        images = self.progress.images + options.batch_size
+        if self._logs(self.progress.images, images):
+            self.block_norms = gradient_norms(self.action)
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.action.parameters(), options.clip or math.inf)
 
         # One small reduction a step tells every process the same loss and the same decision to stop.
-        local = torch.stack([*sums.values(), sums["loss"].new_tensor(float(request.name is not None))])
-        *means, stop = self.accelerator.reduce(local, "mean").tolist()
+        local = torch.stack([*sums.values(), *sums["loss"].new_tensor([skipped, float(request.name is not None)])])
+        *means, skipped_mean, stop = self.accelerator.reduce(local, "mean").tolist()
         averages = {**dict(zip(sums, means, strict=True)), "gradient_norm": float(gradient_norm)}
         for name, value in averages.items():
             if not math.isfinite(value):
@@ -174,7 +186,8 @@ class Trainer:
         self.averages.update(step + 1)
         window = {"steps": 1.0, **averages}
         summed = {name: self.progress.window.get(name, 0.0) + value for name, value in window.items()}
-        self.progress = replace(self.progress, step=step + 1, images=self.progress.images + options.batch_size, window=summed)
+        skipped = self.progress.skipped + round(skipped_mean * self.accelerator.num_processes)
+        self.progress = replace(self.progress, step=step + 1, images=images, window=summed, skipped=skipped)
         return averages["loss"], averages["gradient_norm"], stop > 0
 
     def _total(self, statistics: Tensor) -> Tensor:
@@ -189,17 +202,16 @@ class Trainer:
         first = batch.indices[0] - step * size
         times, density = self.times.draw(seed, step, range(first, first + len(batch.indices)), size)
         # Below 1 in float32 as well, where scores are finite.
-        times = times.float().clamp(max=1 - torch.finfo(torch.float32).eps / 2)
-        if config.action.dropout:
-            torch.manual_seed(derive_seed(seed, Purpose.DROPOUT, batch.indices[0]))
-        batch = batch.to(device)
+        times = times.to(self.dtype).clamp(max=1 - torch.finfo(torch.float32).eps / 2)
+        batch = batch.to(device, self.dtype)
         sample = self.path.sample(
             times.to(device),
             batch.noise,
             batch.images,
-            density=density.float().to(device),
+            density=density.to(device, self.dtype),
             label=self._labels(batch),
             choices=self._choices(batch),
+            keys=self._keys(batch, Purpose.DROPOUT),
         )
         if batch.boundary is not None:
             sample = replace(sample, boundary=self._boundary(batch.boundary))
@@ -207,13 +219,14 @@ class Trainer:
             sample = self.masses.weigh(sample, batch.labels, None if batch.boundary is None else batch.boundary.labels)
         if probes := laplacian_probes(config):
             signs = rademacher(seed, Purpose.PROBE, batch.indices, (probes, *batch.images.shape[1:]))
-            sample = replace(sample, probes=signs.to(device))
+            sample = replace(sample, probes=signs.to(device, self.dtype))
         return sample
 
     def _boundary(self, batch: Batch) -> Boundary:
         """Take samples of both ends from a batch of their own."""
-        t = torch.zeros(len(batch.images), device=batch.images.device)
-        return self.path.sample(t, batch.noise, batch.images, label=self._labels(batch), choices=self._choices(batch)).boundary
+        t = torch.zeros(len(batch.images), device=batch.images.device, dtype=self.dtype)
+        labels, choices, keys = self._labels(batch), self._choices(batch), self._keys(batch, Purpose.BOUNDARY_DROPOUT)
+        return self.path.sample(t, batch.noise, batch.images, label=labels, choices=choices, keys=keys).boundary
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """Return what the action is told of the classes: a share of the samples goes without."""
@@ -230,6 +243,10 @@ class Trainer:
         if not self.path.choices:
             return None
         return uniforms(self.config.seed, Purpose.CHOICE, batch.indices, self.path.choices).to(batch.images.device)
+
+    def _keys(self, batch: Batch, purpose: Purpose) -> Tensor | None:
+        """Return what the dropout masks of each sample are made from."""
+        return keys(self.config.seed, purpose, batch.indices).to(batch.images.device) if self.config.action.dropout else None
 
     def _loader(self) -> DataLoader[Batch]:
         """Yield this process's parts of the global batches, from the current progress to the end of the run."""
@@ -258,8 +275,12 @@ class Trainer:
         fall = left / options.decay if options.decay else 1.0
         return options.learning_rate * min(1.0, rise, fall)
 
-    def _metrics(self, images_per_second: float) -> dict[str, float]:
-        """Return the means since the last line and empty the window."""
+    def _logs(self, before: int, after: int) -> bool:
+        """Tell whether a line of metrics is due for the step that led from `before` to `after` images."""
+        return after == self.total_steps * self.config.training.batch_size or _crosses(before, after, self.config.training.log_every)
+
+    def _metrics(self) -> dict[str, float]:
+        """Return the means since the last line with the norms of this step, and empty the window."""
         window = dict(self.progress.window)
         steps = window.pop("steps")
         self.progress = replace(self.progress, window={})
@@ -268,7 +289,10 @@ class Trainer:
             "images": self.progress.images,
             **{name: total / steps for name, total in window.items()},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images_per_second,
+            **({"skipped": self.progress.skipped} if self.config.data.on_error == "skip" else {}),
+            "weight_norm": weight_norm(self.action),
+            **average_distances(self.action, self.averages.averages),
+            **self.block_norms,
         }
 
     def _averaged(self) -> tuple[Model, Request]:

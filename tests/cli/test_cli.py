@@ -23,11 +23,11 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     code = "import sys; from amgen_cli.app import run; run(['--help']); sys.exit('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.returncode == 0
-    for command in ("train", "sample", "eval-fid"):
+    for command in ("train", "sample", "eval-fid", "export"):
         assert command in found.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "eval-fid"])
+@pytest.mark.parametrize("command", ["train", "sample", "eval-fid", "export"])
 def test_each_command_has_help(command: str) -> None:
     outcome = run_cli(command, "--help")
     assert outcome.code == 0

@@ -132,6 +132,8 @@ def test_report_of_a_trained_run(trained: Path, tmp_path: Path) -> None:
         "Loss",
         "Gradient norm, before clipping",
         "Learning rate",
+        "Norm of the weights",
+        "Distance of the averaged weights",
         "Throughput",
     ]
     pictures = [b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in page.all("img")]
@@ -470,6 +472,14 @@ def test_progress_is_counted_in_whole_batches(tmp_path: Path) -> None:
 def test_training_time_is_not_guessed(tmp_path: Path) -> None:
     record = collect(make_run(tmp_path / "run", [line(10), line(20, images_per_second=0.0)]))
     assert [fact.name for fact in facts_of(record, [])] == ["images seen", "loss"]
+
+
+def test_what_the_machine_did_joins_what_was_learned(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [line(10), line(20)])
+    (run / "machine.jsonl").write_text(json.dumps({"step": 2, "images": 20, "images_per_second": 7.0}) + "\n{")
+    record = collect(run)
+    assert [values["images_per_second"] for values in record.metrics] == [50.0, 7.0]
+    assert [skipped.name for skipped in record.skipped] == ["machine.jsonl, line 2"]
 
 
 def test_the_best_is_the_highest_where_more_is_better(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from amgen.errors import UserError
 from amgen.files import is_temporary, make_folder, remove_temporaries, write_text
 
 CONFIG = "config.yaml"
-CONTENTS = (CONFIG, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval")
+CONTENTS = (CONFIG, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval", "report.html")
 
 
 def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:

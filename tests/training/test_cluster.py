@@ -28,7 +28,8 @@ def launched(run: Path, overrides: list[str], *torchrun: str) -> Iterator[subpro
     """Train in two processes under torchrun; whatever is left of them is killed in the end."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *torchrun]
     command += ["-m", "amgen", "train", "digits", "--run-dir", str(run), *sets(overrides)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Otherwise torchrun keeps its store over a restart, where new processes may find the addresses of dead ones.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         yield process

@@ -32,6 +32,8 @@ class Purpose(IntEnum):
     BOUNDARY = 13
     BROWNIAN = 14
     RESAMPLING = 15
+    SNAPSHOT = 20
+    SIMULATION = 21
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int) -> int:

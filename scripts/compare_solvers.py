@@ -32,7 +32,7 @@ def main() -> None:
     model = sampling.load(options.run)
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(options.features, channels, size, None, model.device)
-    dataset = open_dataset(model.config.data)
+    dataset = open_dataset(model.config.images)
     num = options.num or len(dataset)
     real = extract(extractor, real_batches(dataset, options.batch_size))
 

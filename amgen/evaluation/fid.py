@@ -49,7 +49,7 @@ def evaluate(
         )
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(features, channels, size, weights, model.device)
-    dataset = open_dataset(change(model.config.data, {"path": data}))
+    dataset = open_dataset(change(model.config.images, {"path": data}))
     num = min(len(dataset), DEFAULT_NUM) if num is None else num
     clock, nfe = time.perf_counter(), 0
     seconds = {"generating": 0.0, "extracting": 0.0, "measuring": 0.0}

@@ -35,13 +35,16 @@ class SnapshotDataset:
         if dimension != options.dimension:
             raise UserError(f"{whole.description} has {dimension} dimensions: expected {options.dimension}")
         self.units = recorded_units(options) or Units.measure(np.concatenate(self.source.points), options.whiten)
+        if len(self.units.origin) != dimension:
+            raise UserError(f"data.origin has {len(self.units.origin)} numbers: expected data.dimension={dimension}")
         self.labels = torch.zeros(len(self), dtype=torch.int64)
         weighed = zip(self.source.points, self.source.masses, strict=True)
-        # For each time a table (N_k, D + 1): the point and its mass.
-        self._rows = [
+        # For each time a table (N_k, D + 1): the point and its mass. Where rows are paired, whole chains lie together.
+        self._tables = [
             torch.cat([self.units.inside(torch.as_tensor(points)), torch.as_tensor(masses)[:, None].float()], dim=1)
             for points, masses in weighed
         ]
+        self._chains = torch.stack(self._tables, dim=1) if self.source.paired else None
 
     def __len__(self) -> int:
         """Return the number of points of the first time, where generation starts."""
@@ -56,13 +59,15 @@ class SnapshotDataset:
         return {"times": list(self.source.times), "origin": self.units.origin.tolist(), "axes": self.units.axes.tolist()}
 
     def chains(self, rows: Sequence[Tensor]) -> Tensor:
-        """Return chains (B, K + 1, D + 1), a point of each time and its mass, of the `rows` (B,) of each time."""
-        return torch.stack([table[chosen] for table, chosen in zip(self._rows, rows, strict=True)], dim=1)
+        """Return chains (B, K + 1, D + 1), a point of each time and its mass, of the `rows` (B,) of each time, or of all where paired."""
+        if self._chains is not None:
+            return self._chains[rows[0]]
+        return torch.stack([table[chosen] for table, chosen in zip(self._tables, rows, strict=True)], dim=1)
 
     def floats(self, indices: Sequence[int]) -> Tensor:
         """Return the chains of row i (modulo the number of rows) of every time, (B, K + 1, D + 1)."""
         index = torch.as_tensor(indices)
-        return self.chains([index % len(table) for table in self._rows])
+        return self.chains([index % len(table) for table in self._tables])
 
     def stream(self, seed: int) -> "SnapshotStream":
         """Return the training stream of a seed."""
@@ -94,8 +99,7 @@ class SnapshotStream(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return items `indices` of the stream as one batch; its `images` are chains, its noise (B, D)."""
         source = self.dataset.source
-        rows = [self._rows(0 if source.paired else place, indices) for place in range(1 if source.paired else len(source.times))]
-        chains = self.dataset.chains(rows * len(source.times) if source.paired else rows)
+        chains = self.dataset.chains([self._rows(place, indices) for place in range(1 if source.paired else len(source.times))])
         noise = gaussian(self.seed, Purpose.NOISE, indices, (chains.shape[2] - 1,))
         return Batch(indices, chains, noise, torch.zeros(len(indices), dtype=torch.int64))
 

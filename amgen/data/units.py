@@ -22,7 +22,7 @@ class Units:
         dimension = len(origin)
         if np.shape(axes) != (dimension, dimension):
             raise UserError(f"data.axes has shape {np.shape(axes)}: expected ({dimension}, {dimension}), as data.origin has {dimension}")
-        if not np.isfinite(np.linalg.cond(axes)):
+        if not np.linalg.cond(axes) < 1e12:
             raise UserError("data.axes is singular: leave data.axes and data.origin out to have them measured")
         self.origin = torch.as_tensor(origin, dtype=torch.float64)
         self.axes = torch.as_tensor(axes, dtype=torch.float64)
@@ -53,7 +53,7 @@ class Units:
         else:
             values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(points, rowvar=False, bias=True)))
             axes = vectors * np.sqrt(values.clip(min=0))
-        if np.linalg.svd(axes, compute_uv=False).min() <= 1e-9 * max(deviations.max(), np.finfo(float).tiny):
+        if np.linalg.svd(axes, compute_uv=False).min() <= 1e-6 * max(deviations.max(), np.finfo(float).tiny):
             raise UserError(f"data.whiten={whiten}: a column is constant or follows from the others: set data.whiten=none or drop it")
         return cls(_rounded(points.mean(axis=0)), _rounded(axes))
 

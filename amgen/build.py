@@ -94,6 +94,7 @@ def _build_mlp(config: Config, options: MLPConfig) -> Action:
         depth=options.depth,
         time_frequency=options.time_frequency,
         time_features=options.time_features,
+        gain=options.gain,
         features_only=options.head == "linear",
     )
     offset = _build_offset(config)

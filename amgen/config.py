@@ -394,6 +394,7 @@ class MLPConfig(Section):
     head: Literal["dot", "square", "linear"] = Field("dot", description="dot: <x, f>; square: 1/2 |x - f|^2; linear: w . features.")
     width: Positive = Field(256, description="Units of each hidden layer.")
     depth: Positive = Field(4, description="Hidden layers.")
+    gain: float = Field(1.0, gt=0, description="Factor on x as the network sees it; a large one learns fine structure sooner.")
     time_features: Annotated[int, Field(ge=2)] = Field(32, description="Cosines and sines of t, together.")
     time_frequency: float = Field(10.0, gt=0, description="Highest angular frequency of the embedding of t, radians per unit of t.")
 

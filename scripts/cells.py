@@ -78,9 +78,7 @@ def main() -> None:
             found.setdefault(name, []).append(average([measure(cloud, whole.source, time) for cloud in clouds]))
             print(f"held out {time:g}: {name:22} {describe(found[name][-1])}", flush=True)
     table = {name: average(rows) for name, rows in found.items()}
-    print(
-        f"mean over the {len(whole.source.times) - 2} held-out times, {options.seeds} seeds, {options.images:,} samples each, {options.data}"
-    )
+    print(f"mean over {len(whole.source.times) - 2} held-out times, {options.seeds} seeds, {options.images:,} samples each, {options.data}")
     for name, row in table.items():
         print(f"{name:22} {describe(row)}")
     sizes, population, model = grow(common, options, whole)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from experiments import MARKERS, new_figure, save_figure, save_report
 
-from amgen import config, sampling
+from amgen import sampling
 from amgen.carrying import Carried, carry
 from amgen.config import Config, change
 from amgen.data.populations import Mixture

@@ -15,6 +15,7 @@ class MLP(nn.Module):
         depth: hidden layers.
         time_frequency: highest angular frequency of the embedding of t, radians.
         time_features: length of the embedding of t; by default `width`.
+        gain: factor on x as the body sees it; a large one learns fine structure sooner.
         features_only: return the features of the last hidden layer instead of a vector like x.
     """
 
@@ -25,9 +26,11 @@ class MLP(nn.Module):
         depth: int,
         time_frequency: float = 10.0,
         time_features: int | None = None,
+        gain: float = 1.0,
         features_only: bool = False,
     ):
         super().__init__()
+        self.gain = gain
         embedding = time_features or width
         self.time = TimeEmbedding(embedding, time_frequency)
         layers: list[nn.Module] = []
@@ -43,4 +46,4 @@ class MLP(nn.Module):
         """Map times (B,) and vectors (B, dimension) to (B, dimension), or to features (B, width)."""
         if label is not None or condition is not None:
             raise ValueError("an MLP action takes neither labels nor conditions")
-        return self.layers(torch.cat([x, self.time(t)], dim=1))
+        return self.layers(torch.cat([self.gain * x, self.time(t)], dim=1))

@@ -8,7 +8,7 @@ from amgen.data.hydrogen import BOHR_RADIUS, SPAN, Eigenstate, Superposition, tr
 from amgen.errors import UserError
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared
 
-STATES = [Eigenstate(n, l, m) for n in range(1, 5) for l in range(n) for m in range(-l, l + 1)]
+STATES = [Eigenstate(n, k, m) for n in range(1, 5) for k in range(n) for m in range(-k, k + 1)]
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(0, 5 * BOHR_RADIUS, (40, 3))
 

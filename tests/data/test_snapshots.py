@@ -79,7 +79,7 @@ def test_the_record_makes_the_same_data(unpaired: SnapshotDataset) -> None:
 
 
 def test_the_process_has_its_moments() -> None:
-    """Means and variances of 20,000 trajectories within 4.5 standard errors of the closed form; their increments are not those of a copy."""
+    """Means and variances of 20,000 trajectories within 4.5 standard errors of the closed form; covariances of two times."""
     process, count = OrnsteinUhlenbeck(), 20_000
     paths = process.trajectories(count, np.array([0.0, 0.3, 1.0]), np.random.default_rng(0))
     for t, points in zip((0.0, 0.3, 1.0), paths, strict=True):

@@ -28,17 +28,18 @@ TINY = [
     "sampling.steps=2",
     "sampling.grid=4",
 ]
+CELLS = ["cells", "data.path=TABLE", "data.dimension=2"]
 SIMULATED = ["data.particles=50", "data.snapshots=4"]
 KINDS = {
     "mixture": ["mixture-unbalanced", *SIMULATED],
     "mixture marginal": ["mixture-unbalanced", *SIMULATED, "loss.form=marginal", "loss.boundaries=independent"],
     "entropic": ["ornstein-uhlenbeck", *SIMULATED, "loss.probes=2"],
     "hydrogen": ["hydrogen", *SIMULATED, "action.head=square", "times.kind=adaptive", "times.bins=2"],
-    "cells": ["cells", "data.path=TABLE", "data.dimension=2", "coupling.group=24", "data.hold_out=1"],
-    "cells entropic": ["cells", "data.path=TABLE", "data.dimension=2", "dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama"],
-    "cells unbalanced": ["cells", "data.path=TABLE", "data.dimension=2", "dynamics.kind=unbalanced", "data.counts=true", "action.head=linear"],
-    "torus": ["cells", "data.path=TABLE", "data.dimension=2", "data.period=4", "data.whiten=none"],
-}  # fmt: skip
+    "cells": [*CELLS, "coupling.group=24", "data.hold_out=1"],
+    "cells entropic": [*CELLS, "dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama"],
+    "cells unbalanced": [*CELLS, "dynamics.kind=unbalanced", "data.counts=true", "action.head=linear"],
+    "torus": [*CELLS, "data.period=4", "data.whiten=none"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_another_table_is_refused(table: Path, tmp_path: Path) -> None:
 def test_each_option_changes_what_is_learned(table: Path, tmp_path: Path) -> None:
     """No option is read and ignored: each of these leads to other weights than the run beside it."""
     pairs: list[tuple[str, list[str]]] = [
-        ("cells", ["coupling.kind=independent"]),
+        ("cells unbalanced", ["coupling.kind=independent"]),
         ("cells", ["coupling.group=8"]),
         ("cells", ["data.whiten=none"]),
         ("cells", ["data.times=[0,1,2]", "data.hold_out=null"]),
@@ -144,7 +145,7 @@ def test_commands_on_points(table: Path, tmp_path: Path) -> None:
     for command, message in {
         ("sample", folder, "--format", "png"): "--format png is for images, and this model is of points",
         ("sample", folder, "--gif", tmp_path / "x.gif"): "x.gif shows images, and this model is of points",
-        ("eval-fid", folder, "--features", "pixels"): "this model is of points (data.kind=snapshots)",
+        ("eval-fid", run(tmp_path / "plain", "cells", table), "--features", "pixels"): "this model is of points (data.kind=snapshots)",
         ("encode", folder): "this model is of points (data.kind=snapshots)",
         ("train", "cells", "--run-dir", tmp_path / "none"): "data.path='cells.csv' does not exist",
     }.items():
@@ -181,12 +182,15 @@ def test_impossible_combinations_are_refused(overrides: list[str], reason: str, 
         config.load("cells", overrides)
     assert reason in str(caught.value)
     assert advice in str(caught.value)
-    with pytest.raises(UserError, match="snapshots and mlp are for points"):
-        config.load("digits", ["action.kind=mlp"])
+
+
+def test_points_and_images_do_not_mix() -> None:
+    with pytest.raises(UserError, match="path.kind=snapshots, action.kind=unet: snapshots and mlp are for points: set data.kind=snapshots"):
+        config.load("digits", ["path.kind=snapshots"])
 
 
 def test_mass_passes_between_bells(tmp_path: Path) -> None:
-    """uAM learned in some 10 seconds: shares at t = 1 within 0.05, where not moving would be 0.5 away, and points move less than a bell's width."""
+    """uAM learned in some 10 seconds: shares at t = 1 within 0.05, 0.5 away at first; points move by less than a bell's deviation."""
     more = ["data.particles=4000", "training.images=100000", "training.sample_every=0", "action.width=32"]
     train(config.load("mixture-unbalanced", more), tmp_path)
     mixture = Mixture()

@@ -100,7 +100,8 @@ def main() -> None:
 
 def describe(row: dict[str, float]) -> str:
     """Return the metrics in words."""
-    return "  ".join(f"{name} {row[name]:.4f} +- {row[name + ' error']:.4f}" for name in METRICS)
+    errors = {name: f" +- {row[name + ' error']:.4f}" if row[name + " error"] else " " * 10 for name in METRICS}
+    return "  ".join(f"{name} {row[name]:.4f}{errors[name]}" for name in METRICS)
 
 
 def predictions(common: list[str], options: argparse.Namespace, cells: Snapshots, time: float) -> dict[str, list[Cloud]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from experiments import new_figure, save_figure, save_report
 
-from amgen import sampling
+from amgen import config, sampling
 from amgen.carrying import Carried, carry
 from amgen.data.populations import OrnsteinUhlenbeck
 from amgen.data.simulated import rng_of
@@ -25,7 +25,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory of `amgen train ornstein-uhlenbeck`")
-    parser.add_argument("--num", type=int, default=10_000, help="points to carry")
+    parser.add_argument("--num", type=int, default=2000, help="points to carry")
+    parser.add_argument("--steps", type=int, default=8, help="steps of the solver from one of 21 times to the next")
     parser.add_argument("--seed", type=int, default=1, help="seed of the points and of their noise; the training's is 0")
     parser.add_argument("--json", type=Path, help="file for the report")
     parser.add_argument("--figure", type=Path, help="file for the figure: .png, .pdf or .svg")
@@ -35,7 +36,8 @@ def main() -> None:
         raise UserError(f"{options.run} is not a run of the preset ornstein-uhlenbeck")
     process, times = OrnsteinUhlenbeck(), np.linspace(0, 1, 21)
     start = process.sample(options.num, 0.0, rng_of(options.seed, 0))
-    carried = carry(model, torch.tensor(start), times.tolist(), seed=options.seed)
+    solver = config.change(model.config.sampling, {"steps": options.steps})
+    carried = carry(model, torch.tensor(start), times.tolist(), solver, options.seed)
     rows = [row(model, process, carried, place, options.num, options.seed) for place in range(0, len(times), 5)]
     print(
         f"{options.num} points, seed {options.seed}; standard errors of a mean about {(process.variance(1) / options.num).max() ** 0.5:.1g}"
@@ -44,7 +46,7 @@ def main() -> None:
     for found in rows:
         numbers = [" ".join(f"{value:7.3f}" for value in found[key]) for key in ("mean", "exact_mean", "variance", "exact_variance")]
         print(f"{found['t']:5.2f} {found['drift']:11.3f} {found['error']:10.3f} {' '.join(f'{text:>15}' for text in numbers)}")
-    identity = {**model.describe(), **sampling.describe_solver(model.config.sampling), "NFE": carried.evaluations}
+    identity = {**model.describe(), "solver": solver.solver, "steps between times": solver.steps, "NFE": carried.evaluations}
     print(", ".join(f"{key} {value}" for key, value in identity.items()))
     if options.json:
         save_report({**identity, "points": options.num, "seed": options.seed, "times": rows}, options.json)

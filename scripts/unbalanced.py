@@ -100,7 +100,8 @@ def draw(file: Path, mixture: Mixture, carried: dict[str, Carried]) -> None:
         start, end = found.points[0, chosen].numpy(), found.points[-1, chosen].numpy()
         axis.plot(*np.stack([start, end]).transpose(2, 0, 1), color="0.8", lw=0.4, zorder=1)
         axis.scatter(*end.T, s=6 * np.exp(found.log_weights[-1, chosen].numpy()), color="black", lw=0, alpha=0.6, zorder=2)
-        axis.set(xlabel="x₁", ylabel="x₂", title=f"{name}: points at t = 1, area = mass", aspect="equal")
+        axis.set(xlabel="x₁", ylabel="x₂", title=f"{name}: points at t = 1, area = mass")
+        axis.set_aspect("equal", adjustable="datalim")
     right = axes[0, 2]
     for number, (name, found) in enumerate(carried.items()):
         shares = np.stack(
@@ -113,7 +114,9 @@ def draw(file: Path, mixture: Mixture, carried: dict[str, Carried]) -> None:
     exact = np.stack([mixture.shares(t) for t in (0, 1)])
     for bell, series in enumerate(exact.T):
         right.plot((0, 1), series, color="0.5", lw=1, label="exact" if bell == 0 else None)
-        right.annotate(f"bell {bell + 1}", (0.02, series[0]), textcoords="offset points", xytext=(0, 6), fontsize=8)
+        right.annotate(
+            f"bell {bell + 1}", (0.02, series[0]), textcoords="offset points", xytext=(0, 8 if series[1] <= series[0] else -14), fontsize=8
+        )
     right.set(xlabel="time t", ylabel="share of the mass", ylim=(0, 0.72))
     right.legend(frameon=False, fontsize=8, loc="upper center")
     save_figure(figure, file)

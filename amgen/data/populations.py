@@ -19,8 +19,8 @@ class Mixture:
         end: shares at t = 1.
     """
 
-    centres: tuple[tuple[float, float], ...] = ((-2.0, -1.0), (0.0, 2.0), (2.0, -1.0))
-    deviation: float = 0.4
+    centres: tuple[tuple[float, float], ...] = ((-1.5, -0.8), (0.0, 1.6), (1.5, -0.8))
+    deviation: float = 0.6
     start: tuple[float, ...] = (0.6, 0.3, 0.1)
     end: tuple[float, ...] = (0.1, 0.3, 0.6)
 

@@ -94,6 +94,21 @@ def test_what_the_data_decided_is_recorded(table: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(carried.points[-1], batch.images, rtol=0, atol=1e-4)
 
 
+def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
+    """Log-weights are those of the starts and the growth along the way, to float32's rounding; masses are m N_k / M_0."""
+    with np.load(table) as stored:
+        masses = np.random.default_rng(1).uniform(1, 3, len(stored["pcs"]))
+        np.savez(tmp_path / "weighted.npz", times=stored["sample_labels"], points=stored["pcs"], mass=masses)
+    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.counts=false", "data.mass_column=mass")
+    model = sampling.load(folder)
+    (batch,) = sampling.generate_all(model, model.config.sampling, range(30), sampling.Request(images=sampling.start_images(model, None)))
+    assert batch.inputs is not None
+    assert batch.log_weights is not None
+    grown = carry(model, batch.inputs, [0.0, 2.0]).log_weights[-1]
+    start = np.log(masses[:30] / masses[:30].mean())
+    np.testing.assert_allclose(batch.log_weights - grown, start, rtol=0, atol=1e-5)
+
+
 def test_another_table_is_refused(table: Path, tmp_path: Path) -> None:
     folder = run(tmp_path / "run", "torus", table, "training.images=48")
     with np.load(table) as stored:
@@ -111,6 +126,7 @@ def test_each_option_changes_what_is_learned(table: Path, tmp_path: Path) -> Non
         ("cells", ["data.times=[0,1,2]", "data.hold_out=null"]),
         ("cells", ["path.noise=0.3"]),
         ("cells", ["action.time_frequency=2"]),
+        ("cells", ["action.gain=3"]),
         ("cells entropic", ["dynamics.sigma=2"]),
         ("cells unbalanced", ["dynamics.rate=1"]),
         ("cells unbalanced", ["data.counts=false"]),

@@ -258,11 +258,11 @@ def draw(
     axes[1, 0].legend(frameon=False)
 
     names = list(table)
-    axes[1, 1].barh(
-        names, [table[name]["W1"] for name in names], xerr=[table[name]["W1 error"] for name in names], color="0.7", edgecolor="black"
-    )
+    values, bars = ([table[name][key] for name in names] for key in ("W1", "W1 error"))
+    axes[1, 1].errorbar(values, names, xerr=bars, color="black", ls="", marker="o", ms=4, capsize=3)
+    axes[1, 1].grid(axis="y", color="0.85")
     axes[1, 1].invert_yaxis()
-    axes[1, 1].set(xlabel="W1 to the cells held out (table's units)")
+    axes[1, 1].set(xlabel="W1 to the cells held out (table's units), ± standard error over seeds")
     save_figure(figure, file)
 
 

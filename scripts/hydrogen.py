@@ -3,8 +3,8 @@
 Samples of |psi|^2 at t = 0 that training has not seen are carried along the action; at each of 10 later times they are compared with
 independent Metropolis samples of |psi|^2 there, by the unbiased MMD^2 with the kernel 3 exp(-1e-4 |x - y|^2) (three equal terms, as
 published with Action Matching, arXiv 2210.06662). Beside it: samples that are not moved; independent samples, the floor that the estimate's
-noise sets; annealed Langevin dynamics, which follows the density with as many scores as the action was evaluated, with the true score, and
-with a score learned by sliced score matching (arXiv 1905.07088) from the same training samples. Langevin steps have the best of several
+noise sets; annealed Langevin dynamics, which follows the density with as many scores as the action was evaluated (x1) or ten times as many
+(x10), with the true score, and with a score learned by sliced score matching (arXiv 1905.07088) from the same training samples. Langevin steps have the best of several
 sizes, chosen by the result itself.
 """
 
@@ -65,10 +65,13 @@ def main() -> None:
     carried = carry(model, torch.tensor(start), times.tolist(), solver)
 
     found = {"action matching": list(carried.points[1:].double().numpy())}
-    found["Langevin, true score"] = best_langevin(wave.score, start, times, truth, carried.evaluations, options.seed)
+    for factor in (1, 10):
+        found[f"Langevin, true score, x{factor}"] = best_langevin(
+            wave.score, start, times, truth, factor * carried.evaluations, options.seed
+        )
     if options.score_samples:
         score = learn_score(model, options.score_samples)
-        found["Langevin, learned score"] = best_langevin(score, start, times, truth, carried.evaluations, options.seed)
+        found["Langevin, learned score, x1"] = best_langevin(score, start, times, truth, carried.evaluations, options.seed)
     found["not moved"] = [start] * options.times
     found["independent samples (floor)"] = fresh
     distances = {name: [mmd_squared(x, y, KERNEL) for x, y in zip(points, truth, strict=True)] for name, points in found.items()}
@@ -157,7 +160,7 @@ def draw(file: Path, times: np.ndarray, carried: np.ndarray, truth: list[np.ndar
     """Draw densities in the plane of the orbit above the distances over time."""
     shown = np.linspace(0, len(times) - 1, 5).round().astype(int)
     figure, axes = new_figure(3, len(shown), width=2.4, height=2.5)
-    reach = 14 * BOHR_RADIUS
+    reach = 12 * BOHR_RADIUS
     bins = np.linspace(-reach, reach, 36)
     for column, place in enumerate(shown):
         for row, (name, points) in enumerate({"Metropolis": truth[place], "action": carried[place]}.items()):
@@ -172,7 +175,7 @@ def draw(file: Path, times: np.ndarray, carried: np.ndarray, truth: list[np.ndar
     for number, (name, values) in enumerate(distances.items()):
         below.plot(times[1:], np.maximum(values, 1e-5), color="black", ls=LINES[number], marker=MARKERS[number], ms=4, lw=1, label=name)
     below.set(yscale="log", xlabel="time t (hbar = m = e = ε₀ = 1)", ylabel="MMD² to Metropolis samples\n(below 1e-5 drawn there)")
-    below.legend(frameon=False, fontsize=8, ncols=3)
+    below.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     save_figure(figure, file)
 
 

@@ -4,8 +4,8 @@ Samples of |psi|^2 at t = 0 that training has not seen are carried along the act
 independent Metropolis samples of |psi|^2 there, by the unbiased MMD^2 with the kernel 3 exp(-1e-4 |x - y|^2) (three equal terms, as
 published with Action Matching, arXiv 2210.06662). Beside it: samples that are not moved; independent samples, the floor that the estimate's
 noise sets; annealed Langevin dynamics, which follows the density with as many scores as the action was evaluated (x1) or ten times as many
-(x10), with the true score, and with a score learned by sliced score matching (arXiv 1905.07088) from the same training samples. Langevin steps have the best of several
-sizes, chosen by the result itself.
+(x10), with the true score, and with one learned by sliced score matching (arXiv 1905.07088) from the same training samples. Langevin steps
+have the best of several sizes, chosen by the result itself.
 """
 
 import argparse

@@ -11,7 +11,7 @@ __all__ = ["load"]
 
 
 def load(source: str | Path, ema: float | None = None, raw: bool = False, device: str = "auto") -> "Model":
-    """Load a trained model from a run directory or a checkpoint; see `amgen.sampling.load`. Torch is imported with the first call."""
+    """Load a trained model from a run, a checkpoint or an exported file; see `amgen.sampling.load`. Torch is imported when called."""
     from amgen import sampling
 
     return sampling.load(source, ema, raw, device)

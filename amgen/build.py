@@ -79,6 +79,7 @@ def _build_unet(config: Config, options: ActionConfig) -> Action:
         classes=options.classes + (no_label(config) is not None),
         condition_channels=path.condition_channels(data.channels),
         out_channels=None if options.head == "pooled" else channels,
+        checkpoint=config.training.checkpoint_activations,
     )
     offset = _build_offset(config)
     if options.head == "pooled":

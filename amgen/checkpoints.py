@@ -6,11 +6,14 @@ RUN/checkpoints/step-00003125/
     optimizer.safetensors   the optimiser's state, keyed by parameter
     state.json              how far training has come
     manifest.json           SHA-256 of each of the others
+RUN/checkpoints/best/       the same, of the best weights evaluated while training, and their evaluation.json
+
+Exported weights are one file, averaged ones of one rate or the weights themselves, with configuration and checksum in the metadata.
 """
 
+import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,10 +25,11 @@ from torch import Tensor, nn
 
 from amgen.config import Config, parse
 from amgen.errors import UserError
-from amgen.files import make_folder, sha256, write_folder
+from amgen.files import make_folder, remove_folder, replacing, sha256, write_folder
 
 FORMAT = 1
 ACTION = "action"
+BEST = "best"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -39,6 +43,7 @@ class Progress:
         window: sums of the metrics since the last line of metrics.jsonl, and their `steps`.
         data: fingerprint of the training images.
         times: what the sampler of times has learned.
+        skipped: images of the stream that others stood in for, because they could not be read.
     """
 
     step: int = 0
@@ -46,6 +51,28 @@ class Progress:
     window: dict[str, float] = field(default_factory=dict)
     data: str = ""
     times: list[list[float]] = field(default_factory=list)
+    skipped: int = 0
+
+
+@dataclass
+class Weights:
+    """Weights that a network can be given.
+
+    Attributes:
+        config: configuration of the run that they come from.
+        name: which these are, `action` or `ema-RATE`.
+        tensors: the state dict, on the CPU.
+        step: optimisation steps that they were trained for.
+        images: images that they were trained on.
+        source: the checkpoint or the exported file.
+    """
+
+    config: Config
+    name: str
+    tensors: Mapping[str, Tensor]
+    step: int
+    images: int
+    source: Path
 
 
 @dataclass
@@ -75,14 +102,20 @@ def folder_of(run: Path) -> Path:
     return run / "checkpoints"
 
 
-def save(run: Path, checkpoint: Checkpoint) -> Path:
+def save(run: Path, checkpoint: Checkpoint, name: str | None = None, notes: Mapping[str, Any] | None = None) -> Path:
     """Write a checkpoint and return its folder.
+
+    Args:
+        run: the run directory.
+        checkpoint: what to write.
+        name: name of the folder, by default that of the step.
+        notes: further JSON files by name, to lie beside the weights.
 
     Raises:
         UserError: if the disk is full or cannot be written; earlier checkpoints are untouched.
     """
     progress = checkpoint.progress
-    path = make_folder(folder_of(run)) / f"step-{progress.step:08d}"
+    path = make_folder(folder_of(run)) / (name or f"step-{progress.step:08d}")
 
     def fill(folder: Path) -> None:
         metadata = {"amgen": json.dumps({"format": FORMAT, "config": checkpoint.config.model_dump(mode="json"),
@@ -91,6 +124,8 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
             _save_tensors(folder / f"{name}.safetensors", tensors, metadata)
         _save_tensors(folder / "optimizer.safetensors", checkpoint.optimizer, None)
         (folder / "state.json").write_text(json.dumps(asdict(progress)))
+        for file, note in (notes or {}).items():
+            (folder / file).write_text(json.dumps(note))
         manifest = {file.name: sha256(file) for file in sorted(folder.iterdir())}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
@@ -136,6 +171,82 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
             raise UserError(f"the checkpoint {folder} lacks {name}: {advice}")
         if sha256(file) != manifest.get(name):
             raise UserError(f"the checkpoint file {file} is damaged (its SHA-256 differs from the manifest's): {advice}")
+
+
+def read_weights(source: Path, ema: float | None = None, raw: bool = False) -> Weights:
+    """Read and verify one set of weights of a run (its newest checkpoint), a checkpoint or an exported file.
+
+    Args:
+        source: the folder or file.
+        ema: rate of the averaged weights; by default the first of the run's, or what the file holds.
+        raw: take the weights themselves instead of an average.
+
+    Raises:
+        UserError: if there is no such checkpoint or average, or it is damaged.
+    """
+    if source.is_file():
+        return _read_exported(source, ema, raw)
+    folder = find(source)
+    verify(folder, [f"{ACTION}.safetensors"])
+    config = read_config(folder / f"{ACTION}.safetensors")
+    rates = config.training.ema
+    if ema is not None and ema not in rates:
+        raise UserError(f"{folder} has no averaged weights of rate {ema}: choose one of {', '.join(map(str, rates))}")
+    name = ACTION if raw else ema_name(rates[0] if ema is None else ema)
+    file = folder / f"{name}.safetensors"
+    verify(folder, [file.name])
+    metadata = _metadata(file)
+    return Weights(config, name, _load_tensors(file), metadata["step"], metadata["images"], folder)
+
+
+def export(weights: Weights, file: Path) -> None:
+    """Write one set of weights as a single file with everything that using it needs, whole or not at all.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    if file.suffix != ".safetensors":
+        raise UserError(f"cannot export to {file}: expected a name that ends in .safetensors")
+    contents = {
+        **{"format": FORMAT, "config": weights.config.model_dump(mode="json"), "step": weights.step, "images": weights.images},
+        **{"weights": weights.name, "sha256": _digest(weights.tensors)},
+    }
+    make_folder(file.parent)
+    with replacing(file) as temporary:
+        try:
+            _save_tensors(temporary, weights.tensors, {"amgen": json.dumps(contents)})
+        except SafetensorError as error:  # how it reports a full disk
+            raise UserError(f"cannot write {file}: {error}") from None
+
+
+def _read_exported(file: Path, ema: float | None, raw: bool) -> Weights:
+    metadata = _metadata(file)
+    if "weights" not in metadata:
+        raise UserError(f"{file} is part of a checkpoint: give its folder {file.parent}, or a file of amgen export")
+    name, wanted = metadata["weights"], None if ema is None else ema_name(ema)
+    if (raw and name != ACTION) or wanted not in (None, name):
+        raise UserError(f"{file} holds the weights {name} alone, not {ACTION if raw else wanted}: export those from their run")
+    tensors = _load_tensors(file)
+    if _digest(tensors) != metadata["sha256"]:
+        raise UserError(f"the weights in {file} are damaged (their SHA-256 differs from the one in its metadata): export them again")
+    return Weights(read_config(file), name, tensors, metadata["step"], metadata["images"], file)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 of names, types, shapes and values, hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read the weights {file}: {error}") from None
 
 
 def read_config(file: Path) -> Config:
@@ -215,7 +326,7 @@ def rotate(run: Path, keep_last: int, keep_every_steps: float) -> None:
         if multiple > reached:
             reached = multiple
         else:
-            shutil.rmtree(path)
+            remove_folder(path)
 
 
 def _save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:

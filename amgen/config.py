@@ -85,6 +85,9 @@ class DataConfig(Section):
         description="Data sets of at most this size, MB as uint8, are decoded once and kept in memory.",
         json_schema_extra=MAY_CHANGE,
     )
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="A file that is no readable image: stop, or take the next readable one in its place, and count it."
+    )
     workers: int = Field(0, ge=0, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
     masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
 
@@ -94,6 +97,7 @@ class PopulationConfig(Section):
 
     masses: ClassVar[None] = None
     workers: ClassVar[int] = 0
+    on_error: ClassVar[str] = "stop"
 
     whiten: Literal["none", "common", "columns", "full"] = Field(
         "common",
@@ -449,12 +453,25 @@ class TrainingConfig(Section):
     ema: Annotated[list[Fraction], Field(min_length=1)] = Field(
         [0.999], description="Decay rates, per step, of the averaged weights; sampling uses the first."
     )
-    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="Arithmetic of the network.")
+    precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
+        "fp32", description="Arithmetic of the network; fp64 to check that what should not matter does not."
+    )
     compile: bool = Field(False, description="Compile the whole loss with torch.compile.", json_schema_extra=MAY_CHANGE)
     device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU where there is one.", json_schema_extra=MAY_CHANGE)
     log_every: Positive = Field(6_400, description="Images between lines of metrics.jsonl.", json_schema_extra=MAY_CHANGE)
     sample_every: int = Field(50_000, ge=0, description="Images between sample grids; 0 for none.", json_schema_extra=MAY_CHANGE)
     checkpoint_every: Positive = Field(50_000, description="Images between checkpoints.", json_schema_extra=MAY_CHANGE)
+    checkpoint_activations: bool = Field(
+        False, description="Compute activations anew in the backward passes instead of keeping them.", json_schema_extra=MAY_CHANGE
+    )
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        [], description="Also report to these; logs lie in the run's folder `tracking`.", json_schema_extra=MAY_CHANGE
+    )
+    timeout: Positive = Field(
+        600,
+        description="Seconds that a process waits for the others before it gives them up for lost.",
+        json_schema_extra=MAY_CHANGE,
+    )
     keep_last: Positive = Field(2, description="Newest checkpoints to keep.", json_schema_extra=MAY_CHANGE)
     keep_every: int = Field(
         0,
@@ -469,6 +486,10 @@ class TrainingConfig(Section):
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of micro_batch={self.micro_batch}")
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError("weight_decay needs optimizer=adamw")
+        if self.compile and self.checkpoint_activations:
+            raise ValueError(
+                "checkpoint_activations is for the eager loss, and compile=true divides memory and time by itself: leave one of them out"
+            )
         if len(set(self.ema)) != len(self.ema):
             raise ValueError(f"ema={self.ema} names a rate twice")
         return self
@@ -524,6 +545,23 @@ SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
 """Names of the solvers, here so that they are checked and listed before torch is loaded."""
 
 
+class EvaluationConfig(Section):
+    """Scores measured while training. The averaged weights of the first rate are scored; the best ones are kept as checkpoints/best."""
+
+    every: int = Field(
+        0, ge=0, description="Images between evaluations, 0 for none; the end of the run counts.", json_schema_extra=MAY_CHANGE
+    )
+    features: str = Field("inception", description="Features, as for amgen eval-fid.", json_schema_extra=MAY_CHANGE)
+    metrics: tuple[Literal["fid", "kid", "is", "prc", "nearest"], ...] = Field(
+        ("fid",), min_length=1, description="What to measure; the first one in the order of this list decides which is best.",
+        json_schema_extra=MAY_CHANGE,
+    )  # fmt: skip
+    num: Positive = Field(10_000, description="Images to generate.", json_schema_extra=MAY_CHANGE)
+    data: str | None = Field(
+        None, description="Real images or an .npz of their statistics; null for the training images.", json_schema_extra=MAY_CHANGE
+    )
+
+
 class Config(Section):
     """A complete run."""
 
@@ -539,6 +577,7 @@ class Config(Section):
     times: TimesConfig = Field(default_factory=lambda: StratifiedTimesConfig(), description="How the times of a batch are drawn.")
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig())
+    evaluation: EvaluationConfig = Field(default_factory=lambda: EvaluationConfig())
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "Config":

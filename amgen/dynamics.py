@@ -12,6 +12,9 @@ from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
 from amgen.paths import Given, Path
 from amgen.paths.base import expand
 
+JACOBIAN_PRODUCTS = 256
+"""Products of one sample's Jacobian with a vector that are computed at once, which bounds the memory of a divergence."""
+
 
 class Dynamics:
     """The motion of samples that a trained action describes. Its parameters are frozen here.
@@ -108,18 +111,25 @@ class Dynamics:
             probes: random signs (B, P, ...) for Hutchinson's unbiased estimate from P probes; by default the divergence is exact, at the
                 price of one evaluation for each dimension.
         """
-        size = x[0].numel()
+        return self.velocity_and_divergence(t, x, probes)[1].mean(dim=1)
+
+    def velocity_and_divergence(self, t: Tensor | float, x: Tensor, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return dx/dt, shaped like `x`, and the estimates of div v, one for each probe, (B, P), from one evaluation of the gradient.
+
+        Without probes the divergence is exact, (B, 1). For the rest see `divergence`.
+        """
+        size, chunk = x[0].numel(), max(1, JACOBIAN_PRODUCTS // len(x))
         with torch.no_grad():
-            pullback = vjp(lambda point: self._evaluate(t, point, differentiable=True)[0], x)[1]
+            velocity, pullback = vjp(lambda point: self._evaluate(t, point, differentiable=True)[0], x)  # type: ignore[misc]
 
             def along(direction: Tensor) -> Tensor:
                 direction = self.given.restrict(direction)
                 return (pullback(direction)[0] * direction).flatten(1).sum(dim=1)
 
             if probes is not None:
-                return vmap(along, in_dims=1)(probes).mean(dim=0)
+                return velocity, vmap(along, in_dims=1, out_dims=1, chunk_size=chunk)(probes)
             basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *x.shape[1:])
-            return vmap(along, chunk_size=64)(basis.expand(size, *x.shape)).sum(dim=0)
+            return velocity, vmap(along, chunk_size=chunk)(basis.expand(size, *x.shape)).sum(dim=0)[:, None]
 
     def kinetic_energy(self, t: Tensor | float, x: Tensor) -> Tensor:
         """Return 1/2 |v|^2, (B,); its mean over q_t and t is the action of the learned motion."""

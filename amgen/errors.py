@@ -22,6 +22,10 @@ class UserError(AmgenError):
     exit_code = 2
 
 
+class UnreadableImage(UserError):
+    """An image file that cannot be decoded."""
+
+
 class Diverged(AmgenError):
     """A loss, gradient or sample is no longer a finite number."""
 
@@ -31,6 +35,12 @@ class Interrupted(AmgenError):
 
     exit_code = 75
     collective = True
+
+
+class PeerLost(AmgenError):
+    """Another process of a training run died or fell silent; the last checkpoint is whole and the run can be resumed."""
+
+    exit_code = 76
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,49 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: if the folder cannot be written to.
     """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write, which then takes the place of `path` in one step, synced to the disk.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written to; `path` is then what it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         fsync(temporary)
         os.replace(temporary, path)
         fsync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file or folder is what the writers of this module rename when it is whole."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes were writing into `folder`."""
+    for entry in filter(is_temporary, folder.iterdir()):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that a crash leaves all of it under its name, or nothing."""
+    aside = path.with_name(f".{path.name}.removed.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -56,8 +91,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         OSError: whatever `fill` or the disk raised; nothing is left behind then.
     """
-    for leftover in path.parent.glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_temporaries(path.parent)
     temporary, replaced = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.replaced.tmp")
     try:
         temporary.mkdir()

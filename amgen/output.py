@@ -189,7 +189,7 @@ def read_noise(file: Path, shape: Sequence[int]) -> Tensor:
         UserError: if there is no such file, or it holds something else.
     """
     try:
-        with np.load(file) as archive:
+        with file.open("rb") as stream, np.load(stream) as archive:
             noise = torch.from_numpy(archive["noise"])
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"cannot read noise from {file}: {error}: give an .npz that amgen encode wrote") from None
@@ -202,8 +202,8 @@ def read_noise(file: Path, shape: Sequence[int]) -> Tensor:
     return noise.float()
 
 
-def save_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor) -> None:
-    """Plot kinetic energy, mean of (T, N), and the spread of the speeds |v|, (T, N), over time.
+def figure_of(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    """Return an empty figure of a size in inches and its axes.
 
     Raises:
         UserError: if matplotlib is not installed.
@@ -212,8 +212,17 @@ def save_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("--plot needs matplotlib: pip install 'amgen[plots]'") from None
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def save_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor) -> None:
+    """Plot kinetic energy, mean of (T, N), and the spread of the speeds |v|, (T, N), over time.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    figure, (left, right) = figure_of(8, 3.2, columns=2)
     left.plot(times, energy.mean(dim=1), color="black")
     left.set(xlabel="time t", ylabel="kinetic energy, mean of ½ |v|²", ylim=(0, None))
     low, middle, high = speeds.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=speeds.dtype), dim=1)

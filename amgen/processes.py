@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from amgen.errors import UserError
 
 T = TypeVar("T")
+MERGED_ROWS = 8192
+"""Rows of a table that are on their way at a time, which bounds the memory on the device."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,20 @@ class Processes:
         parts: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(parts, values)
         return [value for part in parts for value in part]
+
+    def agree(self, found: bool) -> bool:
+        """Return in every process what the main one found."""
+        return self.gather([found])[0]
+
+    def merge(self, table: Tensor) -> Tensor:
+        """Add up the tables (N, D) of all processes in place, each of which has filled rows of its own and left zeros elsewhere."""
+        if self.count > 1:
+            device = torch.device(self.device) if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
+            for part in table.split(MERGED_ROWS):
+                total = part.to(device)
+                torch.distributed.all_reduce(total)
+                part.copy_(total)
+        return table
 
     def wait(self) -> None:
         """Wait until every process is here."""

@@ -32,6 +32,10 @@ class Purpose(IntEnum):
     BOUNDARY = 13
     BROWNIAN = 14
     RESAMPLING = 15
+    DEQUANTISATION = 16
+    TRACE_PROBE = 17
+    LIKELIHOOD_IMAGES = 18
+    BOUNDARY_DROPOUT = 19
     SNAPSHOT = 20
     SIMULATION = 21
 
@@ -72,6 +76,12 @@ def permutation(seed: int, purpose: Purpose, index: int, length: int) -> Tensor:
 def uniforms(seed: int, purpose: Purpose, indices: Sequence[int], count: int) -> Tensor:
     """Draw `count` numbers in [0, 1) for each index, shape (len(indices), count), float32."""
     return torch.stack([torch.rand(count, generator=generator(seed, purpose, index)) for index in indices])
+
+
+def keys(seed: int, purpose: Purpose, indices: Sequence[int]) -> Tensor:
+    """Return a key of 62 bits for each index, int32 (len(indices), 2), for draws that are made on the device itself."""
+    hashes = torch.tensor([derive_seed(seed, purpose, index) for index in indices])
+    return torch.stack([hashes & 0x7FFFFFFF, hashes >> 32], dim=1).int()
 
 
 def rademacher(seed: int, purpose: Purpose, indices: Sequence[int], shape: Sequence[int]) -> Tensor:

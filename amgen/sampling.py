@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from amgen import checkpoints
@@ -64,7 +62,9 @@ class Model:
 
     @property
     def run(self) -> Path:
-        """The run directory that the checkpoint lies in, or the checkpoint's own folder if it was copied out of one."""
+        """The run directory that the checkpoint lies in, its own folder if it was copied out of one, or that of an exported file."""
+        if self.source.is_file():
+            return self.source.parent
         run = self.source.parent.parent
         return run if (run / "config.yaml").exists() else self.source
 
@@ -141,10 +141,10 @@ class Samples:
 
 
 def load(source: str | Path, ema: float | None = None, raw: bool = False, device: str = "auto") -> Model:
-    """Load a model from a run directory (its newest checkpoint) or a checkpoint.
+    """Load a model from a run directory (its newest checkpoint), a checkpoint or an exported file.
 
     Args:
-        source: the folder.
+        source: the folder or file.
         ema: rate of the averaged weights to use; by default the first of the run's.
         raw: use the weights themselves instead of an average.
         device: where to put it: a torch device, or auto for a GPU where there is one.
@@ -152,23 +152,11 @@ def load(source: str | Path, ema: float | None = None, raw: bool = False, device
     Raises:
         UserError: if there is no such checkpoint or average, or it is damaged.
     """
-    folder = checkpoints.find(Path(source))
-    checkpoints.verify(folder, [f"{checkpoints.ACTION}.safetensors"])
-    config = checkpoints.read_config(folder / f"{checkpoints.ACTION}.safetensors")
-    rates = config.training.ema
-    if ema is not None and ema not in rates:
-        raise UserError(f"{folder} has no averaged weights of rate {ema}: choose one of {', '.join(map(str, rates))}")
-    name = checkpoints.ACTION if raw else checkpoints.ema_name(rates[0] if ema is None else ema)
-    file = folder / f"{name}.safetensors"
-    checkpoints.verify(folder, [file.name])
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read the weights {file}: {error}") from None
-    action = build_action(config)
-    checkpoints.load_weights(action, weights, str(file))
-    action.to(_device(device)).requires_grad_(False).eval()
-    return assemble(config, action, name, checkpoints.read_images(file), folder)
+    weights = checkpoints.read_weights(Path(source), ema, raw)
+    action = build_action(weights.config)
+    checkpoints.load_weights(action, weights.tensors, str(weights.source))
+    action.to(device_of(device)).requires_grad_(False).eval()
+    return assemble(weights.config, action, weights.name, weights.images, weights.source)
 
 
 def assemble(config: Config, action: Action, weights: str, images: int, source: Path) -> Model:
@@ -178,8 +166,8 @@ def assemble(config: Config, action: Action, weights: str, images: int, source: 
 
 
 def with_weights(action: Action, weights: Mapping[str, Tensor]) -> Action:
-    """Return a frozen copy of an action with other weights."""
-    copied = copy.deepcopy(action).requires_grad_(False).eval()
+    """Return a frozen copy of an action with other weights, in single precision as all sampling is."""
+    copied = copy.deepcopy(action).float().requires_grad_(False).eval()
     copied.load_state_dict(weights)
     return copied
 
@@ -407,7 +395,12 @@ def describe_solver(options: SamplingConfig) -> dict[str, Any]:
     return {"solver": options.solver, "steps": options.steps, **grid[options.step_grid], **noise}
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device of that name; auto for a GPU where there is one.
+
+    Raises:
+        UserError: if it cannot be used here.
+    """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")

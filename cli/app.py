@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import encode, eval_fid, sample, train
+from . import encode, eval_bpd, eval_fid, export, reference_stats, report, sample, train
 from .options import debug_requested
 
 app = typer.Typer(
@@ -20,6 +20,10 @@ app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("encode")(encode.encode)
 app.command("eval-fid")(eval_fid.eval_fid)
+app.command("eval-bpd")(eval_bpd.eval_bpd)
+app.command("reference-stats")(reference_stats.reference_stats)
+app.command("report")(report.report)
+app.command("export")(export.export)
 
 
 @app.callback(invoke_without_command=True)
@@ -37,7 +41,8 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input, 75 stopped by a signal and saved, 130 interrupted at once.
+    Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input, 75 stopped by a signal and saved, 76 another process of the run
+    is lost, 130 interrupted at once.
     """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 

@@ -38,7 +38,14 @@ def encode(
 
     require_single("amgen encode")
     positive("--num", num)
-    changes = {"solver": solver, "steps": steps, "step_grid": step_grid, "tolerance": tolerance, "batch_size": batch_size}
+    changes = {
+        "solver": solver,
+        "steps": steps,
+        "step_grid": step_grid,
+        "tolerance": tolerance,
+        "batch_size": batch_size,
+        "noise_level": 0.0,  # the ODE, whatever the run samples with
+    }
     config.change(config.SamplingConfig(), changes)
     model = load(run, ema, raw, device)
     options = model.options(changes)

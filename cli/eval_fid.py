@@ -29,15 +29,45 @@ from .options import (
 def eval_fid(
     run: Run,
     num: Annotated[
-        int | None, typer.Option(help="Images to generate. Default: as many as real ones, at most 10,000.", show_default=False)
+        int | None,
+        typer.Option("--num", "-n", help="Images to generate. Default: as many as real ones, at most 10,000.", show_default=False),
     ] = None,
-    features: Annotated[str, typer.Option(help="inception (FID), efficientnet-lite0, digits or pixels.")] = "inception",
+    features: Annotated[
+        str, typer.Option(help="inception (FID), efficientnet-lite0, digits, pixels, or a function of your own as module:callable.")
+    ] = "inception",
     weights: Annotated[
         Path | None, typer.Option(help="File with the weights of the features, where they are not installed.", show_default=False)
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Real images to compare with. Default: the training images.", show_default=False)] = None,
+    metrics: Annotated[str, typer.Option(help="Some of fid,kid,is,prc,nearest (prc: precision and recall), or all.")] = "fid",
+    kid_subsets: Annotated[int, typer.Option(help="Random subsets that KID is averaged over.")] = 100,
+    kid_subset_size: Annotated[int, typer.Option(help="Images in each of them.")] = 1_000,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Real images to compare with, or an .npz of their statistics. Default: the training images.", show_default=False),
+    ] = None,
+    real: Annotated[int | None, typer.Option(help="How many of the real images to take. Default: all.", show_default=False)] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(help="Real images that the model was not trained on, for the metric nearest.", show_default=False),
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Keep the features of real images in the user's cache folder or $AMGEN_CACHE.")] = True,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for the report. Default: in the run's eval/.", show_default=False)
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B", help="Evaluate every combination of sampling settings; may be repeated.", show_default=False),
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="Evaluate several checkpoints: all, or steps such as 100,200.", show_default=False)
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="File for a table of all evaluations.", show_default=False)] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot of the first figure over the NFE or the images trained on.", show_default=False)
+    ] = None,
+    neighbours: Annotated[
+        Path | None,
+        typer.Option(help="Picture of generated images above the training images nearest to them (metric nearest).", show_default=False),
     ] = None,
     solver: Solver = None,
     steps: Steps = None,
@@ -55,16 +85,23 @@ def eval_fid(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Score a trained model: the Fréchet distance of generated from real images, beside that of real from real."""
-    from amgen import config
-    from amgen.evaluation.fid import evaluate
+    """Score a trained model: distances of generated from real images, with their errors, beside that of real from real.
+
+    Under torchrun the processes share the work.
+    """
+    from amgen import config, output
+    from amgen.evaluation import sweep as sweeps
+    from amgen.evaluation.evaluate import Choices, Evaluator, chosen_metrics, save_pairs
+    from amgen.evaluation.features import make_extractor
+    from amgen.evaluation.reference import open_reference
+    from amgen.evaluation.report import table
     from amgen.files import make_folder, write_json
-    from amgen.processes import require_single
+    from amgen.processes import Processes
     from amgen.sampling import Request, load, start_images
 
-    require_single("amgen eval-fid")
-    if num is not None:
-        positive("--num", num)
+    for option, value in {"--num": num, "--kid-subsets": kid_subsets, "--kid-subset-size": kid_subset_size, "--real": real}.items():
+        if value is not None:
+            positive(option, value)
     changes = {
         "solver": solver,
         "steps": steps,
@@ -75,13 +112,49 @@ def eval_fid(
         "guidance": guidance,
         "noise_level": noise_level,
     }
-    config.change(config.SamplingConfig(), changes)  # before anything slow
-    model = load(run, ema, raw, device)
+    # Everything that can be wrong is looked at before anything slow is done.
+    config.change(config.SamplingConfig(), changes)
+    combinations = sweeps.parse(sweep or [])
+    for combination in combinations:
+        config.change(config.SamplingConfig(), {**changes, **combination})
+    sweeps.check_plot(plot)
+    output.check_picture("--neighbours", neighbours)
+
+    processes = Processes.join(device)
+    folders = sweeps.chosen_checkpoints(run, checkpoints)
+    model = load(folders[-1], ema, raw, processes.device)
     options = model.options(changes)
-    request = Request(seed, label, options.guidance, start_images(model, condition_data), options.noise_level)
-    report = evaluate(model, options, features, num, request, weights, data)
-    file = json_file or model.run / "eval" / f"{features}-{model.images:09d}.json"
+    channels, size, _ = model.config.image_shape
+    extractor = make_extractor(features, channels, size, weights, model.device)
+    opened = [
+        open_reference(path, model.config.images, extractor, processes, number, options.batch_size, cache)
+        for path, number in [(data, real)] + ([(held_out, None)] if held_out is not None else [])
+    ]
+    choices = Choices(chosen_metrics(metrics, extractor, opened[0]), kid_subsets, kid_subset_size)
+    evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])
+    images = start_images(model, condition_data)
+    request = Request(seed, label, images=images)
+    evaluations, settings = sweeps.evaluate_all(evaluator, folders, combinations, changes, num, request, (ema, raw))
+    if not processes.main:
+        return
+    several = len(evaluations) > 1
+    name = f"{'sweep-' if several else ''}{features.replace(':', '-')}-{model.images:09d}.json"
+    file = json_file or model.run / "eval" / name
     make_folder(file.parent)
-    write_json(file, report.to_dict())
+    found = [evaluation.to_dict() for evaluation in evaluations]
+    write_json(file, {"evaluations": found} if several else found[0])
     print(f"wrote {file}")
-    print("\n".join(report.lines()))
+    rows = table(evaluations, settings)
+    if csv_file is not None:
+        sweeps.write_csv(csv_file, rows)
+        print(f"wrote {csv_file}")
+    if plot is not None:
+        sweeps.save_plot(plot, evaluations, settings)
+        print(f"wrote {plot}")
+    if neighbours is not None:
+        save_pairs(neighbours, model, options, request, evaluations[-1], opened[0])
+        print(f"wrote {neighbours}")
+    if several:
+        sweeps.print_table(rows, extractor.figure(""))
+    else:
+        print("\n".join(evaluations[0].lines()))

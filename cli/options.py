@@ -19,7 +19,7 @@ def debug_requested() -> bool:
 
 
 Debug = Annotated[bool, typer.Option("--debug", callback=_debug, is_eager=True, help="Show errors with their traceback.")]
-Run = Annotated[Path, typer.Argument(help="Run directory (its newest checkpoint) or checkpoint folder.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="Run directory (its newest checkpoint), checkpoint folder or exported file.", show_default=False)]
 Solver = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,10 @@ import argparse
 from pathlib import Path
 
 from amgen import config, sampling
-from amgen.evaluation.fid import evaluate
+from amgen.evaluation.evaluate import Evaluator
+from amgen.evaluation.features import make_extractor
+from amgen.evaluation.reference import open_reference
+from amgen.processes import Processes
 from amgen.training.main import train
 
 COUPLINGS = {"ot": [], "independent": ["coupling.kind=independent"]}
@@ -27,6 +30,8 @@ def main() -> None:
                 train(config.load("digits", [*overrides, f"seed={seed}"]), options.runs / f"{name}-{seed}")
     if options.only:
         return
+    extractor = make_extractor("digits", 1, 8)
+    evaluator = Evaluator(extractor, open_reference(None, config.load("digits").data, extractor, Processes()))
     print(f"FD (digits features), 1,797 generated against 1,797 real; seeds {options.seeds}")
     print(f"{'coupling':12} {'solver':9} {'steps':>5} {'NFE':>4}  FD for each seed")
     for name in COUPLINGS:
@@ -35,9 +40,9 @@ def main() -> None:
             for seed in options.seeds:
                 model = sampling.load(options.runs / f"{name}-{seed}")
                 changed = config.change(model.config.sampling, {"solver": solver, "steps": steps, "batch_size": 600})
-                report = evaluate(model, changed, "digits")
-                values.append(report.value)
-                nfe = report.sampling["NFE"]
+                evaluation = evaluator(model, changed)
+                values.append(evaluation.principal.value)
+                nfe = evaluation.sampling["NFE"]
             print(f"{name:12} {solver:9} {steps:5} {nfe:4}  {'  '.join(f'{value:.3f}' for value in values)}", flush=True)
 
 

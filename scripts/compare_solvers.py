@@ -1,19 +1,21 @@
 """Which solver? Fréchet distance against evaluations for every solver and a range of steps on a trained model, with the Pareto front named.
 
-The same seeds for all, so that differences are the solvers' own. A star marks what no other setting beats in both columns.
+The same seeds for all, so that differences are the solvers' own. A star marks what no other setting beats in both columns. For combinations
+of a few settings, `amgen eval-fid --sweep` does the same.
 """
 
 import argparse
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from amgen import sampling
 from amgen.config import ODE_SOLVERS
-from amgen.data import open_dataset
-from amgen.evaluation.features import extract, make_extractor
-from amgen.evaluation.fid import real_batches
-from amgen.evaluation.metrics import frechet_distance
+from amgen.evaluation.evaluate import Evaluator
+from amgen.evaluation.features import make_extractor
+from amgen.evaluation.reference import open_reference
+from amgen.evaluation.report import table
+from amgen.evaluation.sweep import evaluate_all
+from amgen.processes import Processes
 from amgen.solvers import FIXED_STEP
 
 
@@ -22,7 +24,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--features", default="digits")
-    parser.add_argument("--num", type=int, help="images to draw; default: as many as real ones")
+    parser.add_argument("--data", help="real images; default: the training images")
+    parser.add_argument("--num", type=int, help="images to draw; default: as many as real ones, at most 10,000")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[4, 6, 8, 12, 20, 40, 200], help="budgets of fixed-step solvers")
     parser.add_argument("--tolerances", type=float, nargs="+", default=[1e-1, 1e-2, 1e-3, 1e-4], help="of adaptive solvers")
     parser.add_argument("--grids", nargs="+", default=["uniform", "cosine", "polynomial"])
@@ -32,34 +35,32 @@ def main() -> None:
     model = sampling.load(options.run)
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(options.features, channels, size, None, model.device)
-    dataset = open_dataset(model.config.images)
-    num = options.num or len(dataset)
-    real = extract(extractor, real_batches(dataset, options.batch_size))
-
-    def measure(settings: dict[str, object]) -> tuple[int, float]:
-        chosen, nfe, images = model.options({**settings, "batch_size": options.batch_size}), 0, []
-        for batch in sampling.generate_all(model, chosen, range(num), sampling.Request()):
-            nfe = max(nfe, batch.evaluations)
-            images.append(batch.images)
-        return nfe, frechet_distance(extract(extractor, [torch.cat(images)]), real)
-
-    rows: list[tuple[int, float, str]] = []
-    for name in options.solvers:
-        settings: list[dict[str, object]] = [{"solver": name, "tolerance": tolerance} for tolerance in options.tolerances]
-        if name in FIXED_STEP:
-            settings = [
-                {"solver": name, "steps": budget // FIXED_STEP[name].evaluations, "step_grid": grid}
-                for budget in options.evaluations
-                if budget >= FIXED_STEP[name].evaluations
-                for grid in options.grids
-            ]
-        for entry in settings:
-            rows.append((*measure(entry), " ".join(str(value) for value in entry.values())))
-    front = [row for row in rows if not any(other[0] <= row[0] and other[1] < row[1] for other in rows)]
-    print(f"{options.run}: {extractor.metric}, {num:,} generated against {len(real):,} real images")
+    reference = open_reference(options.data, model.config.images, extractor, Processes())
+    combinations = [settings for name in options.solvers for settings in settings_of(name, options)]
+    changes = {"batch_size": options.batch_size}
+    evaluations, settings = evaluate_all(
+        Evaluator(extractor, reference), [model.source], combinations, changes, options.num, sampling.Request(), (None, False)
+    )
+    first = evaluations[0]
+    print(f"{options.run}: {first.principal.name}, {first.generated:,} generated against {first.real:,} real images of {first.reference}")
     print(f"{'NFE':>5} {'FD':>8}  solver, steps or tolerance, grid")
-    for row in sorted(rows):
-        print(f"{row[0]:5} {row[1]:8.3f}  {row[2]}{'  *' if row in front else ''}")
+    rows = table(evaluations, settings)
+    for row in sorted(rows, key=lambda row: (row["NFE"], row[first.principal.name])):
+        chosen = " ".join(str(row[key]) for key in ("solver", "tolerance", "steps", "step_grid") if key in row)
+        print(f"{row['NFE']:5} {row[first.principal.name]:8.3f}  {chosen}{'  *' if row['pareto'] else ''}")
+
+
+def settings_of(solver: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the settings to try of a solver."""
+    if solver not in FIXED_STEP:
+        return [{"solver": solver, "tolerance": tolerance} for tolerance in options.tolerances]
+    cost = FIXED_STEP[solver].evaluations
+    return [
+        {"solver": solver, "steps": budget // cost, "step_grid": grid}
+        for budget in options.evaluations
+        if budget >= cost
+        for grid in options.grids
+    ]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import run_cli
 
 from amgen import checkpoints, files
 from amgen.checkpoints import Checkpoint, Progress
@@ -87,3 +88,65 @@ def test_weights_of_another_architecture_are_refused() -> None:
 
 def test_rates_near_one_have_names_of_their_own() -> None:
     assert checkpoints.ema_name(0.9999999) == "ema-0.9999999"
+
+
+def test_an_exported_file_is_the_model(trained: Path, tmp_path: Path) -> None:
+    """The same images as the run's, of the rate asked for, in a folder that knows nothing of the run."""
+    import amgen
+
+    for ema, rate in ((None, 0.998), (0.99, 0.99)):
+        file = tmp_path / f"{rate}.safetensors"
+        arguments = () if ema is None else ("--ema", str(ema))
+        outcome = run_cli("export", trained, *arguments, "--out", file)
+        assert outcome.code == 0, outcome.err
+        assert f"ema-{rate}" in outcome.out
+        model = amgen.load(file)
+        assert torch.equal(model.sample(4), amgen.load(trained, ema=rate).sample(4))
+        assert (model.images, model.weights) == (96, f"ema-{rate}")
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+    outcome = run_cli("sample", tmp_path / "0.99.safetensors", "--num", "4", "--grid", tmp_path / "g.png")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "g.png").exists()
+    outcome = run_cli("sample", tmp_path / "0.99.safetensors", "--ema", "0.998")
+    assert (outcome.code, "holds the weights ema-0.99 alone, not ema-0.998" in outcome.err) == (2, True)
+
+
+def test_what_is_no_export_is_refused(trained: Path, tmp_path: Path) -> None:
+    assert "expected a name that ends in .safetensors" in run_cli("export", trained, "--out", tmp_path / "model.pt").err
+    assert "no averaged weights of rate 0.5: choose one of 0.998, 0.99" in run_cli("export", trained, "--ema", "0.5").err
+    part = checkpoints.find(trained) / "action.safetensors"
+    assert f"is part of a checkpoint: give its folder {part.parent}" in run_cli("sample", part).err
+    file = tmp_path / "model.safetensors"
+    checkpoints.export(checkpoints.read_weights(trained, raw=True), file)
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="are damaged"):
+        checkpoints.read_weights(file)
+    file.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="cannot read the weights"):
+        checkpoints.read_weights(file)
+
+
+def test_a_disk_that_is_full_leaves_the_file_that_was_there(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.safetensors"
+    checkpoints.export(checkpoints.read_weights(trained), file)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        checkpoints.export(checkpoints.read_weights(trained, raw=True), file)
+    assert checkpoints.read_weights(file).name == "ema-0.998"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_what_killed_processes_were_writing_is_cleared_away(tmp_path: Path) -> None:
+    """A folder deleted halfway is nobody's checkpoint, and the next write removes it."""
+    checkpoints.save(tmp_path, make(1))
+    folder = checkpoints.folder_of(tmp_path)
+    (folder / ".step-00000002.tmp").mkdir()
+    (folder / ".step-00000001.removed.tmp").mkdir()
+    (folder / ".state.json.123.tmp").write_text("half")
+    assert checkpoints.latest(tmp_path) == folder / "step-00000001"
+    checkpoints.save(tmp_path, make(3))
+    assert [entry.name for entry in sorted(folder.iterdir())] == ["step-00000001", "step-00000003"]

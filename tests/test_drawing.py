@@ -225,6 +225,14 @@ def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
     assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
 
 
+def test_a_run_that_samples_by_an_sde_has_codes(tmp_path: Path) -> None:
+    """Its marginals are those of an ODE, which is what encoding follows."""
+    noisy = ["sampling.solver=sra1", "sampling.noise_level=1.0"]
+    train(config.load("digits", [*TINY, *noisy]), tmp_path / "run")
+    outcome = run_cli("encode", tmp_path / "run", "--num", "2", "--tolerance", "1e-3", "--out", tmp_path / "noise.npz")
+    assert outcome.code == 0, outcome.err
+
+
 def test_python_interface(trained: Path) -> None:
     model = amgen.load(trained)
     found = model.sample(5, solver="heun", steps=3, seed=2)

@@ -8,14 +8,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from amgen.actions.layers import TimeEmbedding
+from amgen.actions.layers import TimeEmbedding, wide
 
 
 class Action(nn.Module):
     """s(t, x), one scalar for each sample, made from the output of a body.
 
-    `body(t, x, label, condition)` returns what the head's `combine` takes. `label` (B,) and `condition` (B, K, H, W) inform the body
-    and are not differentiated in.
+    `body(t, x, label, condition, keys)` returns what the head's `combine` takes. `label` (B,) and `condition` (B, K, H, W) inform the
+    body and are not differentiated in; dropout masks are made from `keys`, int32 (B, 2).
 
     Args:
         body: f(t, x).
@@ -29,12 +29,14 @@ class Action(nn.Module):
         self.offset = offset
         self.period = period
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         """Evaluate s at times `t` (B,) and points `x` (B, ...), shape (B,)."""
         if self.period is not None:
             angle = (2 * math.pi / self.period) * x
             x = torch.cat([angle.cos(), angle.sin()], dim=1)
-        action = self.combine(x, self.body(t, x, label, condition))
+        action = self.combine(x, self.body(t, x, label, condition, keys))
         return action if self.offset is None else action + self.offset(t)
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:
@@ -54,7 +56,8 @@ class TimeOffset(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Evaluate c at times (B,), shape (B,)."""
-        return self.out(self.embedding(t)).squeeze(1)
+        with torch.autocast(t.device.type, enabled=False):
+            return self.out(self.embedding(t)).squeeze(1)
 
 
 class DotAction(Action):
@@ -82,10 +85,9 @@ class PooledAction(Action):
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:
         """Return the weighted sum of the pooled features."""
-        return _sum((f.mean(dim=(2, 3)) if f.dim() == 4 else f) * self.weight)
+        return _sum((f.mean(dim=(2, 3), dtype=wide(f.dtype)) if f.dim() == 4 else f) * self.weight)
 
 
 def _sum(terms: Tensor) -> Tensor:
     """Sum over all but the batch dimension, in float32 at least: thousands of pixels are too many for half precision."""
-    dtype = torch.promote_types(terms.dtype, torch.float32)
-    return terms.flatten(1).sum(dim=1, dtype=dtype)
+    return terms.flatten(1).sum(dim=1, dtype=wide(terms.dtype))

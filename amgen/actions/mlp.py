@@ -42,7 +42,9 @@ class MLP(nn.Module):
             layers.append(nn.Linear(current, dimension))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         """Map times (B,) and vectors (B, dimension) to (B, dimension), or to features (B, width)."""
         if label is not None or condition is not None:
             raise ValueError("an MLP action takes neither labels nor conditions")

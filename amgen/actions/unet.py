@@ -1,11 +1,14 @@
 """The U-Net that the image actions are made of."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from amgen.actions.dropout import Dropout
 from amgen.actions.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, group_norm
+from amgen.actions.recomputation import recompute
 
 
 class UNet(nn.Module):
@@ -24,6 +27,7 @@ class UNet(nn.Module):
         classes: number of labels; 0 for none.
         condition_channels: channels of the condition, concatenated to x; 0 for none.
         out_channels: channels of the output, from a last convolution that starts at zero; None to return the features themselves.
+        checkpoint: compute activations anew in training instead of keeping them.
 
     Attributes:
         features: channels of the features before the last convolution.
@@ -43,8 +47,10 @@ class UNet(nn.Module):
         classes: int = 0,
         condition_channels: int = 0,
         out_channels: int | None = None,
+        checkpoint: bool = False,
     ):
         super().__init__()
+        self.checkpoint = checkpoint
         embedding = 4 * width
         self.time = TimeEmbedding(embedding, time_frequency)
         self.classes = nn.Embedding(classes, embedding) if classes else None
@@ -52,17 +58,22 @@ class UNet(nn.Module):
         self.silu = nn.SiLU()
         self.stem = nn.Conv2d(channels + condition_channels, width, 3, padding=1)
 
-        def block(channels_in: int, channels_out: int, resolution: int) -> nn.ModuleList:
-            layers: list[nn.Module] = [ResidualBlock(channels_in, channels_out, embedding, dropout)]
+        numbers = itertools.count()
+
+        def residual(channels_in: int, channels_out: int) -> ResidualBlock:
+            return ResidualBlock(channels_in, channels_out, embedding, Dropout(dropout, next(numbers)))
+
+        def block(channels_in: int, channels_out: int, resolution: int) -> Stage:
+            layers: list[nn.Module] = [residual(channels_in, channels_out)]
             if resolution in attention:
                 layers.append(Attention(channels_out, attention_heads))
-            return nn.ModuleList(layers)
+            return Stage(layers)
 
         self.down = nn.ModuleList()
         skips, current, resolution = [width], width, size
         for level, multiplier in enumerate(multipliers):
             if level > 0:
-                self.down.append(nn.ModuleList([Downsample(current)]))
+                self.down.append(Stage([Downsample(current)]))
                 skips.append(current)
                 resolution //= 2
             for _ in range(blocks):
@@ -70,10 +81,10 @@ class UNet(nn.Module):
                 current = width * multiplier
                 skips.append(current)
 
-        self.middle = nn.ModuleList(
+        self.middle = Stage(
             [
                 *block(current, current, resolution),
-                ResidualBlock(current, current, embedding, dropout),
+                residual(current, current),
             ]
         )
 
@@ -83,7 +94,7 @@ class UNet(nn.Module):
                 self.up.append(block(current + skips.pop(), width * multiplier, resolution))
                 current = width * multiplier
             if level > 0:
-                self.up.append(nn.ModuleList([Upsample(current)]))
+                self.up.append(Stage([Upsample(current)]))
                 resolution *= 2
 
         self.features = current
@@ -94,7 +105,9 @@ class UNet(nn.Module):
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         """Evaluate f.
 
         Args:
@@ -102,6 +115,7 @@ class UNet(nn.Module):
             x: points, (B, channels, size, size).
             label: classes, int64 (B,); needed exactly when the network has classes.
             condition: (B, condition_channels, size, size); needed exactly when the network has condition channels.
+            keys: what dropout masks are made from, int32 (B, 2); needed when training with dropout.
 
         Returns:
             (B, out_channels, size, size), or the features (B, features, size, size).
@@ -120,19 +134,27 @@ class UNet(nn.Module):
         h = self.stem(x)
         skips = [h]
         for layers in self.down:
-            h = _apply(layers, h, embedding)
+            h = self._run(layers, h, embedding, keys)
             skips.append(h)
-        h = _apply(self.middle, h, embedding)
+        h = self._run(self.middle, h, embedding, keys)
         for layers in self.up:
             if isinstance(layers[0], ResidualBlock):  # type: ignore[index]
                 h = torch.cat([h, skips.pop()], dim=1)
-            h = _apply(layers, h, embedding)
+            h = self._run(layers, h, embedding, keys)
         h = self.silu(self.norm(h))
         return h if self.head is None else self.head(h)
 
+    def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
+        if self.checkpoint and self.training:
+            return recompute(stage, h, embedding, keys=keys)
+        return stage(h, embedding, keys)
 
-def _apply(layers: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-    """Run layers in turn, giving the embedding to those that take one."""
-    for layer in layers.children():
-        h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
-    return h
+
+class Stage(nn.ModuleList):
+    """Layers that run in turn, between two skip connections."""
+
+    def forward(self, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
+        """Map (B, C, H, W) on, giving the embedding and the keys to those layers that take them."""
+        for layer in self:
+            h = layer(h, embedding, keys) if isinstance(layer, ResidualBlock) else layer(h)
+        return h

@@ -12,19 +12,25 @@ from torch.utils.data import Dataset
 from amgen.config import DataConfig
 from amgen.data.images import prepare, to_float
 from amgen.data.sources import ImageSource
+from amgen.errors import UnreadableImage, UserError
 from amgen.randomness import Purpose, gaussian, permutation, uniform
 
 
 class ImageDataset:
-    """Images of one size and mode, uint8 (C, H, W); decoded once and kept in memory where they are small enough."""
+    """Images of one size and mode, uint8 (C, H, W); decoded once and kept in memory where they are small enough.
+
+    Where the options say to skip what cannot be read, the next readable image, counted cyclically, takes its place: a function of the files
+    alone.
+    """
 
     def __init__(self, source: ImageSource, options: DataConfig):
         self.source = source
         self.options = options
         self.labels = torch.tensor(list(source.labels))
+        self._readable: dict[int, bool] = {}
         self._memory: Tensor | None = None
         if len(source) * options.channels * options.size**2 <= options.memory_mb * 2**20:
-            self._memory = torch.stack([self._decode(index) for index in range(len(source))])
+            self._memory = torch.stack([self._decode(self.readable(index)) for index in range(len(source))])
 
     def __len__(self) -> int:
         return len(self.source)
@@ -36,11 +42,32 @@ class ImageDataset:
     def _decode(self, index: int) -> Tensor:
         return prepare(self.source.image(index), self.options, self.source.name(index))
 
+    def readable(self, index: int) -> int:
+        """Return `index`, or the index of the image that takes the place of one that is to be skipped.
+
+        Raises:
+            UnreadableImage: if it cannot be read and is not to be skipped.
+            UserError: if none can be read.
+        """
+        if self.options.on_error == "stop":
+            return index
+        for place in range(index, index + len(self)):
+            chosen = place % len(self)
+            if chosen not in self._readable:
+                try:
+                    self.source.image(chosen)
+                    self._readable[chosen] = True
+                except UnreadableImage:
+                    self._readable[chosen] = False
+            if self._readable[chosen]:
+                return chosen
+        raise UserError(f"none of the {len(self):,} images of {self.source.description} can be read")
+
     def images(self, indices: Sequence[int]) -> Tensor:
         """Return the images at `indices`, uint8 (len(indices), C, H, W)."""
         if self._memory is not None:
             return self._memory[torch.as_tensor(indices)]
-        return torch.stack([self._decode(int(index)) for index in indices])
+        return torch.stack([self._decode(self.readable(int(index))) for index in indices])
 
     def floats(self, indices: Sequence[int]) -> Tensor:
         """Return the images at `indices` as training sees them, float32 in [-1, 1]."""
@@ -64,6 +91,7 @@ class Batch:
         images: data, float32 in [-1, 1], (B, C, H, W); of a population, chains (B, K + 1, D + 1), a point of each time and its mass.
         noise: standard normal, of the shape of what moves: (B, C, H, W) or (B, D).
         labels: classes, int64, (B,).
+        skipped: for each image, whether it stands in for one that cannot be read.
         boundary: other items, drawn independently of these, where the loss takes its boundary terms from others.
     """
 
@@ -72,17 +100,18 @@ class Batch:
     noise: Tensor
     labels: Tensor
     boundary: "Batch | None" = None
+    skipped: Sequence[bool] = ()
 
     def pin_memory(self) -> "Batch":
         """Move the tensors to page-locked memory (called by DataLoader)."""
         boundary = None if self.boundary is None else self.boundary.pin_memory()
-        return Batch(self.indices, self.images.pin_memory(), self.noise.pin_memory(), self.labels.pin_memory(), boundary)
+        return Batch(self.indices, self.images.pin_memory(), self.noise.pin_memory(), self.labels.pin_memory(), boundary, self.skipped)
 
-    def to(self, device: torch.device) -> "Batch":
-        """Move the tensors to a device."""
-        boundary = None if self.boundary is None else self.boundary.to(device)
-        images, noise, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.noise, self.labels))
-        return Batch(self.indices, images, noise, labels, boundary)
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Batch":
+        """Move the tensors to a device; images and noise become `dtype` there."""
+        boundary = None if self.boundary is None else self.boundary.to(device, dtype)
+        images, noise = (tensor.to(device, non_blocking=True).to(dtype) for tensor in (self.images, self.noise))
+        return Batch(self.indices, images, noise, self.labels.to(device, non_blocking=True), boundary, self.skipped)
 
 
 class TrainingStream(Dataset[Batch]):
@@ -113,12 +142,15 @@ class TrainingStream(Dataset[Batch]):
         """Return items `indices` of the stream as one batch."""
         epochs = (divmod(index, len(self.dataset)) for index in indices)
         chosen = torch.stack([self._order(epoch)[position] for epoch, position in epochs])
-        images = self.dataset.floats(chosen.tolist())
+        wanted = chosen.tolist()
+        found = [self.dataset.readable(index) for index in wanted]
+        images = self.dataset.floats(found)
         if self.dataset.options.flip:
             flips = uniform(self.seed, Purpose.FLIP, indices) < 0.5
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)
         noise = gaussian(self.seed, Purpose.NOISE, indices, images.shape[1:])
-        return Batch(indices, images, noise, self.dataset.labels[chosen])
+        skipped = [one != other for one, other in zip(wanted, found, strict=True)]
+        return Batch(indices, images, noise, self.dataset.labels[torch.tensor(found)], skipped=skipped)
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])

@@ -101,7 +101,7 @@ class SnapshotStream(Dataset[Batch]):
         source = self.dataset.source
         chains = self.dataset.chains([self._rows(place, indices) for place in range(1 if source.paired else len(source.times))])
         noise = gaussian(self.seed, Purpose.NOISE, indices, (chains.shape[2] - 1,))
-        return Batch(indices, chains, noise, torch.zeros(len(indices), dtype=torch.int64))
+        return Batch(indices, chains, noise, torch.zeros(len(indices), dtype=torch.int64), skipped=[False] * len(indices))
 
     def _rows(self, place: int, indices: Sequence[int]) -> Tensor:
         """Return the rows of a time that the items take."""

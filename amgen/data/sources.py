@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from amgen.config import DataConfig
-from amgen.errors import UserError, nearest
+from amgen.errors import UnreadableImage, UserError, nearest
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
@@ -39,7 +39,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def image(self, index: int) -> Image.Image:
-        """Decode image `index`. Raises UserError naming it if it cannot be read."""
+        """Decode image `index`. Raises UnreadableImage naming it if it cannot be read."""
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -108,9 +108,11 @@ class FileSource(ImageSource):
                 image.load()
                 return image
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"cannot read the image {self.name(index)}: {error or type(error).__name__}: replace or remove it") from None
+            raise UnreadableImage(
+                f"cannot read the image {self.name(index)}: {error or type(error).__name__}: replace or remove it"
+            ) from None
         except Image.DecompressionBombError as error:
-            raise UserError(f"refusing to decode {self.name(index)}: {error}") from None
+            raise UnreadableImage(f"refusing to decode {self.name(index)}: {error}") from None
 
     def name(self, index: int) -> str:
         """Return the path of image `index`."""

@@ -5,8 +5,10 @@ nothing without them. Only Inception-v3's may be called FID.
 """
 
 import hashlib
+import importlib
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,16 +29,18 @@ class FeatureExtractor(ABC):
     Attributes:
         name: what `--features` calls it.
         metric: what a Fréchet distance on these features is called.
-        dimension: length of a feature vector; 0 for the number of pixels.
+        dimension: length of a feature vector.
         preparation: how images are brought to its input, in words.
         checksum: SHA-256 of its weights, hexadecimal; empty for none.
+        reproducible: whether name, preparation and checksum determine the features, so that they may be cached.
     """
 
-    name: ClassVar[str]
-    metric: ClassVar[str]
-    preparation: ClassVar[str]
+    name: str
+    metric: str
+    preparation: str
     dimension: int
     checksum: str
+    reproducible: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
@@ -44,6 +48,14 @@ class FeatureExtractor(ABC):
 
     def check(self, channels: int, size: int) -> None:  # noqa: B027 -- most extractors take any image
         """Raise UserError if images of this form cannot be scored."""
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        """Return the logits of the network's classes, (B, classes), which follow from the features; None where there are no classes."""
+        return None
+
+    def figure(self, name: str) -> str:
+        """Return what a figure on these features is called: its `name` alone on those that the literature means by it."""
+        return name if self.metric == "FID" else name + self.metric.removeprefix("FD")
 
     def describe(self) -> dict[str, Any]:
         """Return what a report must say of the features."""
@@ -64,7 +76,6 @@ class Pixels(FeatureExtractor):
 
     def __init__(self, weights: Path | None, device: torch.device):
         _no_weights(self.name, weights)
-        self.dimension = 0
 
     def check(self, channels: int, size: int) -> None:
         """Refuse images of more pixels than a covariance matrix can be made of."""
@@ -100,6 +111,10 @@ class Digits(FeatureExtractor):
         with torch.no_grad():
             return self.network.features(to_float(images.to(self.device))).cpu()
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits of the ten digits."""
+        return self.network.head(features.to(self.device)).cpu()
+
 
 class EfficientNetLite0(FeatureExtractor):
     """ImageNet features that install from PyPI."""
@@ -133,6 +148,10 @@ class EfficientNetLite0(FeatureExtractor):
             pixels = as_rgb(images.to(self.device)).float()
             resized = functional.interpolate(pixels, size=(self.SIZE, self.SIZE), mode="bilinear", antialias=True, align_corners=False)
             return self.network.features(resized).cpu()
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits of the ImageNet classes."""
+        return self.network._fc(features.to(self.device)).cpu()
 
 
 class Inception(FeatureExtractor):
@@ -170,6 +189,48 @@ class Inception(FeatureExtractor):
             (features,) = self.network(as_rgb(images.to(self.device)))
         return features.cpu()
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits of the ImageNet classes without their bias, as the Inception Score is defined."""
+        return (features.to(self.device) @ self.network.fc.weight.T).cpu()
+
+
+class Custom(FeatureExtractor):
+    """A user's function from uint8 images (B, C, H, W), on the device, to features (B, D).
+
+    Where it has them, its attributes `preparation` (how it brings images to its input, in words) and `logits` (from features to class
+    logits) are heeded. The checksum is that of the file that defines it, which need not determine its weights: such features are never
+    cached.
+    """
+
+    reproducible = False
+
+    def __init__(self, name: str, weights: Path | None, device: torch.device):
+        _no_weights(name, weights)
+        self.name, self.metric, self.device = name, f"FD ({name})", device
+        self.function, self.checksum = _import(name)
+        self.preparation = getattr(self.function, "preparation", "the function's own")
+
+    def check(self, channels: int, size: int) -> None:
+        """Try the function on black images, which also tells the dimension."""
+        found = self._call(torch.zeros(2, channels, size, size, dtype=torch.uint8))
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(f"features={self.name} gave {shape} for two images: expected a tensor (2, D)")
+        self.dimension = found.shape[1]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return what the function gives."""
+        return self._call(images).float().cpu()
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        """Return the function's own logits, if it has any."""
+        logits: Callable[[Tensor], Tensor] | None = getattr(self.function, "logits", None)
+        return None if logits is None else logits(features)
+
+    def _call(self, images: Tensor) -> Any:
+        with torch.no_grad():
+            return self.function(images.to(self.device))
+
 
 EXTRACTORS: dict[str, type[FeatureExtractor]] = {extractor.name: extractor for extractor in (Inception, EfficientNetLite0, Digits, Pixels)}
 
@@ -177,27 +238,44 @@ EXTRACTORS: dict[str, type[FeatureExtractor]] = {extractor.name: extractor for e
 def make_extractor(
     name: str, channels: int, size: int, weights: Path | None = None, device: torch.device | None = None
 ) -> FeatureExtractor:
-    """Return the extractor of that name for images of `channels` and `size`.
+    """Return the extractor of that name, one of EXTRACTORS or module:callable, for images of `channels` and `size`.
 
     Raises:
         UserError: for an unknown name, images it cannot score, or weights that are missing or not the expected ones.
     """
-    if name not in EXTRACTORS:
-        raise unknown("features", name, EXTRACTORS)
-    constructor: Any = EXTRACTORS[name]
-    extractor: FeatureExtractor = constructor(weights, device or torch.device("cpu"))
+    device = device or torch.device("cpu")
+    extractor: FeatureExtractor
+    if ":" in name:
+        extractor = Custom(name, weights, device)
+    elif name in EXTRACTORS:
+        constructor: Any = EXTRACTORS[name]
+        extractor = constructor(weights, device)
+    else:
+        raise unknown("features", name, [*EXTRACTORS, "module:callable"])
     extractor.check(channels, size)
     return extractor
-
-
-def extract(extractor: FeatureExtractor, batches: Iterator[Tensor]) -> Tensor:
-    """Return the features of all images in `batches` of uint8 (B, C, H, W), float32 (N, dimension)."""
-    return torch.cat([extractor(images) for images in batches])
 
 
 def as_rgb(images: Tensor) -> Tensor:
     """Repeat the channel of gray images (B, 1, H, W) three times; leave RGB as it is."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _import(name: str) -> tuple[Callable[[Tensor], Any], str]:
+    """Return the callable that module:callable names, looked for in the current folder as well, and the SHA-256 of its file."""
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+        function = getattr(module, attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"features={name}: {error}: expected module:callable, importable from here") from None
+    finally:
+        sys.path.remove("")
+    if not callable(function):
+        raise UserError(f"features={name}: {attribute} is not callable: expected a function from uint8 images to features")
+    file = getattr(module, "__file__", None)
+    return function, sha256(Path(file)) if file else ""
 
 
 def _no_weights(name: str, weights: Path | None) -> None:

@@ -1,54 +1,80 @@
 """What an evaluation found, with the conditions that give it meaning."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from amgen.evaluation.metrics import MatchedDistance
+from amgen.evaluation.metrics import Figure
 
 
 @dataclass
-class Report:
-    """A Fréchet distance and its conditions.
+class Evaluation:
+    """Figures and their conditions.
 
     Attributes:
-        metric: name of the figure: FID for Inception-v3 features, FD (...) for others.
-        value: distance of all generated images from all real ones.
-        generated: number of generated images.
-        real: number of real images.
+        figures: the numbers, the principal one first.
+        generated: number of generated images; 0 where none were.
+        real: number of real images; None where the reference does not say.
         reference: where the real images come from.
-        matched: the distance and its floor at equal n.
-        features: name, dimension, preparation and checksum of the features.
+        features: name, dimension, preparation and checksum of the features; None where none were used.
         model: checkpoint, weights and images trained on.
         sampling: solver, its setting, NFE, seed and label.
-        seconds: time spent on generating, extracting and measuring.
+        seconds: time spent, by what it was spent on, on the main process.
+        warnings: what a reader must know before comparing the figures with others.
     """
 
-    metric: str
-    value: float
+    figures: list[Figure]
     generated: int
-    real: int
+    real: int | None
     reference: str
-    matched: MatchedDistance
-    features: dict[str, Any]
+    features: dict[str, Any] | None
     model: dict[str, Any]
     sampling: dict[str, Any]
     seconds: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def principal(self) -> Figure:
+        """Return the first figure, by which models are compared."""
+        return self.figures[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
-        return {**asdict(self), "matched": {**asdict(self.matched), "ratio": self.matched.ratio}}
+        return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return the report in words, the figures last."""
-        checksum = f", sha256 {self.features['sha256'][:8]}" if self.features["sha256"] else ""
-        sampling = ", ".join(f"{key} {value}" for key, value in self.sampling.items() if value is not None)
-        matched = self.matched
-        return [
-            f"model: {self.model['checkpoint']}, {self.model['weights']}, {self.model['images_trained']:,} images of training",
-            f"sampling: {sampling}",
-            f"features: {self.features['name']}, {self.features['dimension']} dimensions{checksum}; "
-            f"preparation: {self.features['preparation']}",
-            f"{self.metric} {self.value:.4g}: {self.generated:,} generated against {self.real:,} real images of {self.reference}",
-            f"{self.metric} {matched.generated:.4g} at n = {matched.n:,} a side, {matched.ratio:.2f} times the floor "
-            f"{matched.floor:.4g} (real against real, mean of {matched.splits} splits)",
-        ]
+        """Return the report in words: conditions, figures, warnings."""
+        found = [f"model: {self.model['checkpoint']}, {self.model['weights']}, {self.model['images_trained']:,} images of training"]
+        found.append("sampling: " + ", ".join(f"{key} {value}" for key, value in self.sampling.items() if value is not None))
+        if self.features is not None:
+            checksum = f", sha256 {self.features['sha256'][:8]}" if self.features["sha256"] else ""
+            found.append(
+                f"features: {self.features['name']}, {self.features['dimension']} dimensions{checksum}; "
+                f"preparation: {self.features['preparation']}"
+            )
+        real = "real images" if self.real is None else f"{self.real:,} real images"
+        found.append(f"reference: {real} of {self.reference}")
+        total = sum(self.seconds.values())
+        shares = ", ".join(f"{name} {seconds:.1f} s ({100 * seconds / total:.0f} %)" for name, seconds in self.seconds.items())
+        found.append(f"time: {shares}")
+        found += [figure.line() for figure in self.figures]
+        return found + [f"warning: {warning}" for warning in self.warnings]
+
+
+def table(evaluations: Sequence[Evaluation], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each evaluation: what was set, NFE, images trained on, and every figure with its standard error; ready for CSV.
+
+    `pareto` marks what no other row beats in the principal figure at as few evaluations of the gradient.
+    """
+    rows = []
+    for evaluation, setting in zip(evaluations, settings, strict=True):
+        row: dict[str, Any] = {**setting, "NFE": evaluation.sampling["NFE"], "images_trained": evaluation.model["images_trained"]}
+        for figure in evaluation.figures:
+            row[figure.name] = figure.value
+            if figure.standard_error is not None:
+                row[f"{figure.name} standard error"] = figure.standard_error
+        rows.append(row)
+    for row, evaluation in zip(rows, evaluations, strict=True):
+        rivals = [other for other in evaluations if other.sampling["NFE"] <= evaluation.sampling["NFE"]]
+        row["pareto"] = not any(rival.principal.better(evaluation.principal) for rival in rivals)
+    return rows

@@ -107,7 +107,7 @@ class ConditionalLoss(ActionMatchingLoss):
         """Return the per-sample terms."""
 
         def total_action(x: Tensor) -> tuple[Tensor, Tensor]:
-            action = self.action(sample.t, x, sample.label, sample.given.condition)
+            action = self.action(sample.t, x, sample.label, sample.given.condition, sample.keys)
             return action.sum(), action
 
         gradient, action = grad(total_action, has_aux=True)(sample.x)
@@ -141,7 +141,7 @@ class MarginalLoss(ActionMatchingLoss):
 
         def gradient_in_x(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             def total_action(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-                action = self.action(t, x, sample.label, sample.given.condition)
+                action = self.action(t, x, sample.label, sample.given.condition, sample.keys)
                 return action.sum(), action
 
             (time_derivative, gradient), action = grad(total_action, argnums=(0, 1), has_aux=True)(sample.t, x)
@@ -181,6 +181,7 @@ class MarginalLoss(ActionMatchingLoss):
             torch.cat([x for _, _, x, _ in ends]),
             None if boundary.label is None else boundary.label.repeat(count),
             None if boundary.condition is None else boundary.condition.repeat(count, 1, 1, 1),
+            None if boundary.keys is None else boundary.keys.repeat(count, 1),
         )
         values = action.unflatten(0, (count, -1))
         parts = [sign * _weigh(mass, value) for (_, sign, _, mass), value in zip(ends, values, strict=True)]

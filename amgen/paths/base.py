@@ -4,6 +4,7 @@ Symbols: eps standard normal noise, x_1 data, t in [0, 1], x_t = I(t, eps, x_1) 
 the pair that a curve belongs to. For most paths x_t is Gaussian given x_1, x_t = mu_t + a_t eps, with the conditional score -eps / a_t.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class Boundary:
         end: samples of q_1, same shape.
         label: class of each pair, int64 (B,), or None.
         condition: condition of each pair, (B, K, H, W), or None.
+        keys: what the dropout masks of each pair are made from, int32 (B, 2), or None.
         start_mass: mass of each pair at t = 0, (B,); None for ones.
         end_mass: mass of each pair at t = 1, (B,); None for ones.
     """
@@ -47,6 +49,7 @@ class Boundary:
     end: Tensor
     label: Tensor | None = None
     condition: Tensor | None = None
+    keys: Tensor | None = None
     start_mass: Tensor | None = None
     end_mass: Tensor | None = None
 
@@ -67,6 +70,7 @@ class PathSample:
         mass: m_t of each sample, (B,); None for ones.
         growth: d/dt log m_t, (B,); None for zeros.
         probes: random signs for the Hutchinson estimate of the Laplacian, (B, P, ...); None when there is none to estimate.
+        keys: what dropout masks are made from, int32 (B, 2), of `amgen.randomness.keys`; None without dropout.
     """
 
     t: Tensor
@@ -80,6 +84,7 @@ class PathSample:
     mass: Tensor | None = None
     growth: Tensor | None = None
     probes: Tensor | None = None
+    keys: Tensor | None = None
 
 
 class Path(ABC):
@@ -123,9 +128,26 @@ class Path(ABC):
         """Return the masses that samples start with, (B,); None for ones."""
         return None
 
+    def log_prior(self, x: Tensor) -> Tensor:
+        """Return log q_0 of points (B, ...) at t = 0, shape (B,), in their dtype.
+
+        Raises:
+            UserError: for a path that starts from images of which something is known.
+        """
+        if self.guided:
+            raise UserError(f"{type(self).__name__} starts from given images: what it generates has no density among all images")
+        return -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(dim=1)
+
     def shown(self, data: Tensor, given: Given) -> Tensor:
         """Return what is known of images as a picture, shaped like them; unknown pixels are black."""
         return data if given.free is None else torch.where(given.free.bool(), -1.0, data)
+
+    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+        """Return images made of what is given without training, by name, shaped like `data`, of which no unknown pixel is looked at.
+
+        Values may lie a little outside [-1, 1]. Empty for a path that starts from noise alone.
+        """
+        return {}
 
     def finish(self, x: Tensor) -> Tensor:
         """Bring the end of a generated curve into the range of data."""
@@ -153,6 +175,7 @@ class Path(ABC):
         density: Tensor | None = None,
         label: Tensor | None = None,
         choices: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> PathSample:
         """Draw points along the curves of `noise` and `data`.
 
@@ -163,6 +186,7 @@ class Path(ABC):
             density: p(t), (B,); ones by default.
             label: classes that condition the action, int64 (B,).
             choices: uniform random numbers, (B, `self.choices`), where the path needs some.
+            keys: what dropout masks are made from, int32 (B, 2), where the action has dropout.
         """
         given = self.given(data, choices)
         x, velocity = self.interpolate(t, noise, data, given)
@@ -173,10 +197,11 @@ class Path(ABC):
             x=x,
             velocity=velocity,
             density=torch.ones_like(t) if density is None else density,
-            boundary=Boundary(start, data, label, given.condition),
+            boundary=Boundary(start, data, label, given.condition, keys),
             score=None if scale is None else given.restrict(-noise / expand(scale, noise)),
             label=label,
             given=given,
+            keys=keys,
         )
 
 

@@ -54,6 +54,10 @@ class ColourisationPath(LinearPath):
         assert given.condition is not None
         return given.condition.expand_as(data)
 
+    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+        """Return the gray image in every channel."""
+        return {"gray": self.shown(data, given)}
+
     def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
         """Return E[eps | x_t], by the affine relation of x_t - (1 - t) gray."""
         assert given.condition is not None

@@ -1,13 +1,18 @@
 """Paths on which some pixels are known from the start: the others go from noise to data in straight lines."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from amgen.errors import UserError
 from amgen.paths.affine import LinearPath
 from amgen.paths.base import Given
+
+Kernel = Callable[[Tensor], Tensor]
+"""Weights of neighbours at distances in [0, 2], in units of the spacing of known pixels."""
 
 
 class KnownPixelsPath(LinearPath):
@@ -61,23 +66,30 @@ class SuperResolutionPath(KnownPixelsPath):
         known = data[:, :, :: self.factor, :: self.factor]
         free = data.new_ones(len(data), 1, *data.shape[2:])
         free[:, :, :: self.factor, :: self.factor] = 0
-        return Given(self.upsample(known, data.shape[2], data.shape[3]), free)
+        return Given(self.upsample(known, data.shape[2], data.shape[3], _linear), free)
 
     def shown(self, data: Tensor, given: Given) -> Tensor:
         """Return the interpolated known pixels."""
         assert given.condition is not None
         return given.condition
 
-    def upsample(self, known: Tensor, height: int, width: int) -> Tensor:
-        """Interpolate known pixels (B, C, h, w) linearly to (B, C, height, width); beyond the last one its value goes on."""
-        return self._weights(height, known) @ known @ self._weights(width, known).T
+    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+        """Return the known pixels interpolated linearly and by cubic convolution."""
+        known = data[:, :, :: self.factor, :: self.factor]
+        return {"bilinear": self.shown(data, given), "bicubic": self.upsample(known, data.shape[2], data.shape[3], _cubic)}
 
-    def _weights(self, size: int, like: Tensor) -> Tensor:
+    def upsample(self, known: Tensor, height: int, width: int, kernel: Kernel) -> Tensor:
+        """Interpolate known pixels (B, C, h, w) to (B, C, height, width); beyond the outer ones their values go on."""
+        return self._weights(height, known, kernel) @ known @ self._weights(width, known, kernel).T
+
+    def _weights(self, size: int, like: Tensor, kernel: Kernel) -> Tensor:
         """Return the interpolation matrix (size, known) of one dimension; pixel i lies at i / factor among the known ones."""
-        places = torch.arange(size, dtype=torch.float64) / self.factor
+        places = torch.arange(size, dtype=torch.float64)[:, None] / self.factor
         count = -(-size // self.factor)
-        distance = (places.clamp(max=count - 1)[:, None] - torch.arange(count)).abs()
-        return (1 - distance).clamp(min=0).to(like)
+        neighbours = places.floor() + torch.arange(-1, 3)
+        weights = torch.zeros(size, count, dtype=torch.float64)
+        weights.scatter_add_(1, neighbours.long().clamp(0, count - 1), kernel((places - neighbours).abs()))
+        return weights.to(like)
 
 
 class InPaintingPath(KnownPixelsPath):
@@ -104,6 +116,17 @@ class InPaintingPath(KnownPixelsPath):
         free = self._region(data, choices)
         return Given(torch.cat([data * (1 - free), free], dim=1), free)
 
+    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+        """Return the painted region filled with the mean of the image's known pixels, and with the known pixel nearest to each of its own.
+
+        Where nothing is known, both are the middle gray.
+        """
+        assert given.free is not None
+        known = 1 - given.free
+        total = data.where(known.bool(), 0.0).sum(dim=(2, 3), keepdim=True)
+        filled = _merge(total / known.sum(dim=(2, 3), keepdim=True).clamp(min=1), data, given)
+        return {"mean of known pixels": filled, "nearest known pixel": _spread(filled, given.free)}
+
     def _region(self, data: Tensor, choices: Tensor | None) -> Tensor:
         """Return 1 where to paint and 0 elsewhere, (B, 1, H, W)."""
         count, _, height, width = data.shape
@@ -127,6 +150,27 @@ def _span(length: Tensor, place: Tensor, positions: Tensor) -> Tensor:
     extent = low + (length * (size // 2 - low + 1)).long()
     first = (place * (size - extent + 1)).long()
     return (positions >= first[:, None]) & (positions < (first + extent)[:, None])
+
+
+def _linear(distance: Tensor) -> Tensor:
+    """Return the weight of a neighbour at a distance in [0, 2], linear interpolation's."""
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Return the weight of a neighbour at a distance in [0, 2], of the cubic kernel that reproduces quadratics (Keys 1981, a = -1/2)."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance <= 1, near, far)
+
+
+def _spread(images: Tensor, free: Tensor) -> Tensor:
+    """Give every free pixel of images (B, C, H, W) the value of the known pixel nearest to it."""
+    spread = images.clone()
+    for image, mask in zip(spread, free[:, 0].cpu().numpy(), strict=True):
+        rows, columns = torch.from_numpy(distance_transform_edt(mask, return_distances=False, return_indices=True)).long()
+        image.copy_(image[:, rows, columns])
+    return spread
 
 
 def _merge(moving: Tensor, data: Tensor, given: Given) -> Tensor:

@@ -71,9 +71,10 @@ class SnapshotPath(Path):
         density: Tensor | None = None,
         label: Tensor | None = None,
         choices: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> PathSample:
         """Draw points along chains `data` (B, K + 1, D + 1), with their masses; otherwise as every path."""
-        sample = super().sample(t, noise, data, density, label, choices)
+        sample = super().sample(t, noise, data, density, label, choices, keys)
         end, _ = self.interpolate(torch.ones_like(t), noise, data, sample.given)
         boundary = replace(sample.boundary, end=end)
         if not self.weighted:

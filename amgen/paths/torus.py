@@ -25,6 +25,10 @@ class TorusPath(Path):
         """Turn standard normal noise into uniform points of the circle."""
         return self.finish(0.5 * self.PERIOD * _uniform(noise))
 
+    def log_prior(self, x: Tensor) -> Tensor:
+        """Return log q_0 = -D log 4, wherever the points are, wrapped or not."""
+        return x.new_full((len(x),), -x[0].numel() * math.log(self.PERIOD))
+
     def finish(self, x: Tensor) -> Tensor:
         """Wrap into [-2, 2)."""
         return wrap(x, self.PERIOD)

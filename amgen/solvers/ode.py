@@ -213,7 +213,8 @@ class AdaptiveSolver(ODESolver):
                 rtol=self.tolerance,
                 atol=self.tolerance,
                 method=self.method,
-                options={"norm": worst_sample, "dtype": torch.float64},
+                # A step ends exactly at the end; otherwise it overshoots, where the action was never trained, and is interpolated back.
+                options={"norm": worst_sample, "dtype": torch.float64, "step_t": times[-1:]},
             )
         except AssertionError as error:
             raise UserError(

@@ -46,7 +46,7 @@ class CoupledStream(Dataset[Batch]):
             images = whole.images
         mine = slice(first - start, first - start + count)
         boundary = None if self.boundary is None else self.boundary.__getitems__(indices)
-        return Batch(indices, images[mine], whole.noise[order[mine]], whole.labels[mine], boundary)
+        return Batch(indices, images[mine], whole.noise[order[mine]], whole.labels[mine], boundary, whole.skipped[mine])
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])

@@ -1,15 +1,21 @@
 """What `amgen train` does once its options are known."""
 
+import os
+import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from rich.console import Console
 
 from amgen.config import Config, change
 from amgen.data import open_dataset
+from amgen.training.peers import notice_lost_peers, refuse_sharding
 from amgen.training.run import prepare_run
+from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers
 from amgen.training.trainer import Trainer
 
 
@@ -22,12 +28,27 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
         UserError: if the options do not fit the data, the run directory or the number of processes.
         Interrupted: after SIGINT, SIGTERM or SIGUSR1, once the state is saved.
         Diverged: if the loss or the gradient stops being finite.
+        PeerLost: if another process dies or does not answer for `training.timeout` seconds.
     """
     options = config.training
+    refuse_sharding()
+    check_trackers(config)
+    # Weight gradients of 1x1 convolutions come in another order of memory than DDP's buckets, which copies them: nothing is wrong.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    if options.compile:  # a cache that survives reboots and is shared by the jobs of a cluster, unlike the default in /tmp
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path("~/.cache/amgen/compiled").expanduser()))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
     # Without `cpu`, accelerate runs a torchrun on a machine without GPUs as so many separate runs of one process.
     cpu = options.device == "cpu" or not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if options.precision == "bf16" else "no")
+    # A run in the same process may have had another precision, which accelerate otherwise keeps for good.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="bf16" if options.precision == "bf16" else "no",
+        log_with=list(options.trackers) or None,
+        project_config=ProjectConfiguration(str(run), logging_dir=str(run / FOLDER)),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=options.timeout))],
+    )
     console = console or Console()
     say = console.print if accelerator.is_main_process else lambda *args, **kwargs: None
     dataset = open_dataset(config.data)
@@ -48,5 +69,10 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     if trainer.progress.step >= trainer.total_steps:
         say(f"already trained on {trainer.progress.images:,} images: raise training.images to go on", highlight=False)
         return
-    trainer.train()
+    start_trackers(accelerator, config, run, trainer.progress.images)
+    try:
+        with notice_lost_peers(run, accelerator.process_index, accelerator.num_processes):
+            trainer.train()
+    finally:
+        finish_trackers(accelerator)
     say(f"trained on {trainer.progress.images:,} images: {run}", highlight=False, soft_wrap=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 from amgen import checkpoints, config
 from amgen.config import Config
 from amgen.errors import UserError
-from amgen.files import make_folder, write_text
+from amgen.files import is_temporary, make_folder, remove_temporaries, write_text
 
 CONFIG = "config.yaml"
-CONTENTS = (CONFIG, "metrics.jsonl", "samples", "checkpoints", "eval")
+CONTENTS = (CONFIG, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval", "report.html")
 
 
 def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
@@ -21,7 +21,8 @@ def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
     make_folder(run)
     file = run / CONFIG
     if not file.exists():
-        strangers = [entry.name for entry in run.iterdir()]
+        # What a run killed in its first moments was writing is no stranger.
+        strangers = [entry.name for entry in run.iterdir() if not is_temporary(entry)]
         if strangers:
             raise UserError(f"{run} is not empty and holds no {CONFIG} (it holds {strangers[0]}): choose another --run-dir")
     elif restart:
@@ -34,6 +35,7 @@ def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
                 f"{run} was trained with other options: {changes}: "
                 "choose another --run-dir, or start over with --restart (which deletes that run)"
             )
+    remove_temporaries(run)
     write_text(file, options.to_yaml())
     return checkpoints.latest(run)
 

@@ -1,7 +1,12 @@
-"""The record of a run, metrics.jsonl, and the live line on the terminal."""
+"""The record of a run: metrics.jsonl, machine.jsonl, trackers, and the live line on the terminal.
+
+What is learned goes into metrics.jsonl, a function of the options alone: a run that was killed and resumed has the same file byte for byte.
+What was measured of the machine goes into machine.jsonl. Trackers are told both.
+"""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -9,6 +14,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from amgen.errors import UserError
 from amgen.files import write_text
 
 
@@ -23,9 +29,16 @@ class MetricsFile:
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append a line and hand it to the operating system."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        """Append a line and hand it to the operating system.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        try:
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self._file.name}: {error.strerror or error}: free some space and run again") from None
 
     def sync(self) -> None:
         """Flush to the disk."""
@@ -39,13 +52,13 @@ class MetricsFile:
 def _step_of(line: str) -> float:
     """Return the step of a line, infinity for one that a crash cut short."""
     try:
-        return float(json.loads(line)["step"])
+        return float(json.loads(line)["step"]) if line.endswith("\n") else float("inf")
     except (ValueError, KeyError, TypeError):
         return float("inf")
 
 
 class Recorder:
-    """What the main process reports: metrics.jsonl and a live line on the terminal, or plain lines where there is no terminal.
+    """What the main process reports: files, trackers, and a live line on the terminal, or plain lines where there is no terminal.
 
     In the other processes it does nothing.
 
@@ -56,11 +69,21 @@ class Recorder:
         step: steps taken so far.
         images: images seen so far.
         enabled: whether this is the main process.
+        tell: is told all figures by name, and the images seen.
     """
 
-    def __init__(self, run: Path, console: Console, total: int, step: int, images: int, enabled: bool):
-        self._console, self._total, self._enabled = console, total, enabled
-        self._file = MetricsFile(run / "metrics.jsonl", step) if enabled else None
+    def __init__(
+        self,
+        run: Path,
+        console: Console,
+        total: int,
+        step: int,
+        images: int,
+        enabled: bool,
+        tell: Callable[[dict[str, Any], int], None] | None = None,
+    ):
+        self._console, self._total, self._enabled, self._tell = console, total, enabled, tell
+        self._files = [MetricsFile(run / name, step) for name in ("metrics.jsonl", "machine.jsonl")] if enabled else []
         self._progress = Progress(
             TextColumn("{task.completed:,}/{task.total:,} images"),
             BarColumn(),
@@ -81,13 +104,17 @@ class Recorder:
             metrics = f"{rate}loss {loss:.4g}  gradient norm {gradient_norm:.3g}"
             self._progress.update(self._task, completed=images, metrics=metrics)
 
-    def line(self, metrics: dict[str, Any]) -> None:
-        """Write a line of metrics."""
-        if self._file is None:
+    def line(self, metrics: dict[str, Any], machine: dict[str, Any]) -> None:
+        """Write a line of what was learned, with its `step` and `images`, and one of what was measured of the machine."""
+        if not self._enabled:
             return
-        self._file.write(metrics)
+        place = {"step": metrics["step"], "images": metrics["images"]}
+        for file, values in zip(self._files, (metrics, {**place, **machine}), strict=True):
+            file.write(values)
+        if self._tell is not None:
+            self._tell({key: value for key, value in {**metrics, **machine}.items() if key != "images"}, metrics["images"])
         if not self._console.is_terminal:
-            rate = metrics["images_per_second"]
+            rate = machine["images_per_second"]
             left = (self._total - metrics["images"]) / rate
             self._console.print(
                 f"{metrics['images']:,}/{self._total:,} images  loss {metrics['loss']:.4g}  gradient norm "
@@ -97,8 +124,8 @@ class Recorder:
 
     def sync(self) -> None:
         """Make sure that the lines are on the disk, before a checkpoint that relies on them."""
-        if self._file is not None:
-            self._file.sync()
+        for file in self._files:
+            file.sync()
 
     def __enter__(self) -> "Recorder":
         self._progress.start()
@@ -106,5 +133,5 @@ class Recorder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
-        if self._file is not None:
-            self._file.close()
+        for file in self._files:
+            file.close()

@@ -4,6 +4,7 @@ Progress is the number of images seen, and everything random is a function of (s
 resumed, or that runs on another number of processes, computes what an undisturbed one would have.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -32,14 +33,23 @@ from amgen.checkpoints import Checkpoint, Progress
 from amgen.config import Config, MarginalLossConfig
 from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, TrainingStream, make_picture
 from amgen.errors import Diverged, Interrupted, UserError
-from amgen.files import make_folder
+from amgen.evaluation.evaluate import Choices, Evaluator
+from amgen.evaluation.features import make_extractor
+from amgen.evaluation.metrics import Figure
+from amgen.evaluation.reference import open_reference
+from amgen.files import make_folder, write_json
 from amgen.paths import Boundary, PathSample
-from amgen.randomness import Purpose, derive_seed, rademacher, uniform, uniforms
-from amgen.sampling import Request, assemble, generate, solver_of, with_weights
+from amgen.processes import Processes
+from amgen.randomness import Purpose, derive_seed, keys, rademacher, uniform, uniforms
+from amgen.sampling import Model, Request, assemble, generate, solver_of, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
+from amgen.training.measures import Stopwatch, average_distances, gradient_norms, weight_norm
 from amgen.training.tracking import Recorder
+
+EVALUATION = "evaluation.json"
+"""Beside the weights of checkpoints/best: what they scored."""
 
 
 class Trainer:
@@ -65,7 +75,8 @@ class Trainer:
         self.fingerprint = dataset.source.fingerprint()
         self.path = build_path(config)
         self.times = build_times(config)
-        self.action = build_action(config)
+        self.dtype = torch.float64 if config.training.precision == "fp64" else torch.float32
+        self.action = build_action(config).to(self.dtype)
         _check_labels(config, dataset)
         self.masses = build_masses(config, dataset.class_counts())
 
@@ -86,6 +97,8 @@ class Trainer:
         )
         self.averages = ExponentialAverages(self.action, options.ema)
         self.progress = Progress(data=self.fingerprint)
+        self.stopwatch = Stopwatch(accelerator.device)
+        self.block_norms: dict[str, float] = {}
 
     @property
     def total_steps(self) -> int:
@@ -102,20 +115,24 @@ class Trainer:
         options = self.config.training
         total = self.total_steps * options.batch_size
         step, images, main = self.progress.step, self.progress.images, self.accelerator.is_main_process
-        recorder = Recorder(self.run, self.console, total, step, images, enabled=main)
+        evaluator = self._evaluator()
+        recorder = Recorder(self.run, self.console, total, step, images, main, self.accelerator.log if options.trackers else None)
         with catch_signals() as request, recorder:
             batches = iter(self._loader())
-            clock, clock_images = time.perf_counter(), self.progress.images
+            self.stopwatch, lap = Stopwatch(self.accelerator.device), self.progress.images
             while self.progress.step < self.total_steps:
                 before = self.progress.images
                 loss, gradient_norm, stop = self._step(batches, request)
                 after, finished = self.progress.images, self.progress.step == self.total_steps
                 recorder.step(after, loss, gradient_norm)
-                if finished or _crosses(before, after, options.log_every):
-                    recorder.line(self._metrics((after - clock_images) / (time.perf_counter() - clock)))
-                    clock, clock_images = time.perf_counter(), after
+                if self._logs(before, after):
+                    recorder.line(self._metrics(), self.stopwatch.lap(after - lap))
+                    lap = after
                 if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
                     self._sample_grid()
+                every = self.config.evaluation.every
+                if evaluator is not None and (finished or _crosses(before, after, every)):
+                    self._evaluate(evaluator)
                 if stop or finished or _crosses(before, after, options.checkpoint_every):
                     recorder.sync()
                     self.save()
@@ -131,22 +148,30 @@ class Trainer:
         passes = self.share // self.micro_batch
         sums: dict[str, Tensor] = {}
         seen: list[Tensor] = []
+        skipped = 0
         for number in range(passes):
-            sample = self._sample(next(batches), step)
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.stopwatch.waiting(time.perf_counter() - asked)
+            skipped += sum(batch.skipped)
+            sample = self._sample(batch, step)
             # Gradients of all but the last pass stay on their process.
             synchronise = nullcontext() if number == passes - 1 else self.accelerator.no_sync(self.loss)
             with synchronise:
                 terms = self.loss(sample)
                 self.accelerator.backward(terms.loss.mean() / passes)
             for name, values in {"loss": terms.loss.detach(), **terms.terms}.items():
-                sums[name] = sums.get(name, 0) + values.float().mean() / passes
+                sums[name] = sums.get(name, 0) + values.to(self.dtype).mean() / passes
             if self.times.adaptive:
                 seen.append(self.times.statistics(sample.t.cpu(), terms.interior.cpu()))
+        images = self.progress.images + options.batch_size
+        if self._logs(self.progress.images, images):
+            self.block_norms = gradient_norms(self.action)
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.action.parameters(), options.clip or math.inf)
 
         # One small reduction a step tells every process the same loss and the same decision to stop.
-        local = torch.stack([*sums.values(), sums["loss"].new_tensor(float(request.name is not None))])
-        *means, stop = self.accelerator.reduce(local, "mean").tolist()
+        local = torch.stack([*sums.values(), *sums["loss"].new_tensor([skipped, float(request.name is not None)])])
+        *means, skipped_mean, stop = self.accelerator.reduce(local, "mean").tolist()
         averages = {**dict(zip(sums, means, strict=True)), "gradient_norm": float(gradient_norm)}
         for name, value in averages.items():
             if not math.isfinite(value):
@@ -161,7 +186,8 @@ class Trainer:
         self.averages.update(step + 1)
         window = {"steps": 1.0, **averages}
         summed = {name: self.progress.window.get(name, 0.0) + value for name, value in window.items()}
-        self.progress = replace(self.progress, step=step + 1, images=self.progress.images + options.batch_size, window=summed)
+        skipped = self.progress.skipped + round(skipped_mean * self.accelerator.num_processes)
+        self.progress = replace(self.progress, step=step + 1, images=images, window=summed, skipped=skipped)
         return averages["loss"], averages["gradient_norm"], stop > 0
 
     def _total(self, statistics: Tensor) -> Tensor:
@@ -176,17 +202,16 @@ class Trainer:
         first = batch.indices[0] - step * size
         times, density = self.times.draw(seed, step, range(first, first + len(batch.indices)), size)
         # Below 1 in float32 as well, where scores are finite.
-        times = times.float().clamp(max=1 - torch.finfo(torch.float32).eps / 2)
-        if config.action.dropout:
-            torch.manual_seed(derive_seed(seed, Purpose.DROPOUT, batch.indices[0]))
-        batch = batch.to(device)
+        times = times.to(self.dtype).clamp(max=1 - torch.finfo(torch.float32).eps / 2)
+        batch = batch.to(device, self.dtype)
         sample = self.path.sample(
             times.to(device),
             batch.noise,
             batch.images,
-            density=density.float().to(device),
+            density=density.to(device, self.dtype),
             label=self._labels(batch),
             choices=self._choices(batch),
+            keys=self._keys(batch, Purpose.DROPOUT),
         )
         if batch.boundary is not None:
             sample = replace(sample, boundary=self._boundary(batch.boundary))
@@ -194,13 +219,14 @@ class Trainer:
             sample = self.masses.weigh(sample, batch.labels, None if batch.boundary is None else batch.boundary.labels)
         if probes := laplacian_probes(config):
             signs = rademacher(seed, Purpose.PROBE, batch.indices, (probes, *sample.x.shape[1:]))
-            sample = replace(sample, probes=signs.to(device))
+            sample = replace(sample, probes=signs.to(device, self.dtype))
         return sample
 
     def _boundary(self, batch: Batch) -> Boundary:
         """Take samples of both ends from a batch of their own."""
-        t = torch.zeros(len(batch.images), device=batch.images.device)
-        return self.path.sample(t, batch.noise, batch.images, label=self._labels(batch), choices=self._choices(batch)).boundary
+        t = torch.zeros(len(batch.images), device=batch.images.device, dtype=self.dtype)
+        labels, choices, keys = self._labels(batch), self._choices(batch), self._keys(batch, Purpose.BOUNDARY_DROPOUT)
+        return self.path.sample(t, batch.noise, batch.images, label=labels, choices=choices, keys=keys).boundary
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """Return what the action is told of the classes: a share of the samples goes without."""
@@ -217,6 +243,10 @@ class Trainer:
         if not self.path.choices:
             return None
         return uniforms(self.config.seed, Purpose.CHOICE, batch.indices, self.path.choices).to(batch.images.device)
+
+    def _keys(self, batch: Batch, purpose: Purpose) -> Tensor | None:
+        """Return what the dropout masks of each sample are made from."""
+        return keys(self.config.seed, purpose, batch.indices).to(batch.images.device) if self.config.action.dropout else None
 
     def _loader(self) -> DataLoader[Batch]:
         """Yield this process's parts of the global batches, from the current progress to the end of the run."""
@@ -245,8 +275,12 @@ class Trainer:
         fall = left / options.decay if options.decay else 1.0
         return options.learning_rate * min(1.0, rise, fall)
 
-    def _metrics(self, images_per_second: float) -> dict[str, float]:
-        """Return the means since the last line and empty the window."""
+    def _logs(self, before: int, after: int) -> bool:
+        """Tell whether a line of metrics is due for the step that led from `before` to `after` images."""
+        return after == self.total_steps * self.config.training.batch_size or _crosses(before, after, self.config.training.log_every)
+
+    def _metrics(self) -> dict[str, float]:
+        """Return the means since the last line with the norms of this step, and empty the window."""
         window = dict(self.progress.window)
         steps = window.pop("steps")
         self.progress = replace(self.progress, window={})
@@ -255,16 +289,53 @@ class Trainer:
             "images": self.progress.images,
             **{name: total / steps for name, total in window.items()},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images_per_second,
+            **({"skipped": self.progress.skipped} if self.config.data.on_error == "skip" else {}),
+            "weight_norm": weight_norm(self.action),
+            **average_distances(self.action, self.averages.averages),
+            **self.block_norms,
         }
+
+    def _averaged(self) -> tuple[Model, Request]:
+        """Return the model of the first averaged weights, and what to draw from it."""
+        options = self.config.sampling
+        rate, weights = next(iter(self.averages.averages.items()))
+        model = assemble(self.config, with_weights(self.action, weights), checkpoints.ema_name(rate), self.progress.images, self.run)
+        images = self.dataset if self.path.guided else None
+        return model, Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
+
+    def _evaluator(self) -> Evaluator | None:
+        """Prepare the evaluations of this run, if there are any: what they lack is found before the first step."""
+        options = self.config.evaluation
+        if not options.every:
+            return None
+        channels, size, _ = self.config.image_shape
+        accelerator = self.accelerator
+        processes = Processes(accelerator.process_index, accelerator.num_processes, str(accelerator.device))
+        extractor = make_extractor(options.features, channels, size, None, accelerator.device)
+        reference = open_reference(options.data, self.config.images, extractor, processes)
+        evaluator = Evaluator(extractor, reference, Choices(options.metrics), processes)
+        evaluator.check(options.num)
+        return evaluator
+
+    def _evaluate(self, evaluator: Evaluator) -> None:
+        """Score the first averaged weights on all processes, and keep them if none before were better."""
+        model, request = self._averaged()
+        evaluation = evaluator(model, self.config.sampling, self.config.evaluation.num, request)
+        if not self.accelerator.is_main_process:
+            return
+        features = self.config.evaluation.features.replace(":", "-")
+        file = make_folder(self.run / "eval") / f"training-{features}-{self.progress.images:09d}.json"
+        write_json(file, evaluation.to_dict())
+        self.console.print(f"{self.progress.images:,} images  {evaluation.principal.line()}", soft_wrap=True, highlight=False)
+        best = checkpoints.folder_of(self.run) / checkpoints.BEST / EVALUATION
+        before = Figure(**json.loads(best.read_text())["figures"][0]) if best.exists() else None
+        if before is None or before.name != evaluation.principal.name or not before.better(evaluation.principal):
+            checkpoints.save(self.run, self._checkpoint(), checkpoints.BEST, {EVALUATION: evaluation.to_dict()})
 
     def _sample_grid(self) -> None:
         """Draw a grid from the first averaged weights, every process its part, and write it on the main one."""
         options, processes = self.config.sampling, self.accelerator.num_processes
-        rate, weights = next(iter(self.averages.averages.items()))
-        model = assemble(self.config, with_weights(self.action, weights), checkpoints.ema_name(rate), self.progress.images, self.run)
-        images = self.dataset if self.path.guided else None
-        request = Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
+        model, request = self._averaged()
         solver = solver_of(options)
         each = math.ceil(options.grid / processes)
         mine = range(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
@@ -278,16 +349,20 @@ class Trainer:
         """Write a checkpoint on the main process, drop old ones, and let the others wait."""
         options = self.config.training
         if self.accelerator.is_main_process:
-            progress = replace(self.progress, times=self.times.state())
-            weights = {checkpoints.ACTION: self.action.state_dict(), **self.averages.state()}
-            optimizer = {
-                f"{name}:{entry}": value
-                for name, parameter in self.action.named_parameters()
-                for entry, value in self.optimizer.state[parameter].items()
-            }
-            checkpoints.save(self.run, Checkpoint(self.config, progress, weights, optimizer))
+            checkpoints.save(self.run, self._checkpoint())
             checkpoints.rotate(self.run, options.keep_last, options.keep_every / options.batch_size)
         self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self) -> Checkpoint:
+        """Return the state as it is."""
+        progress = replace(self.progress, times=self.times.state())
+        weights = {checkpoints.ACTION: self.action.state_dict(), **self.averages.state()}
+        optimizer = {
+            f"{name}:{entry}": value
+            for name, parameter in self.action.named_parameters()
+            for entry, value in self.optimizer.state[parameter].items()
+        }
+        return Checkpoint(self.config, progress, weights, optimizer)
 
     def resume(self, folder: Path) -> None:
         """Take over the state of a checkpoint.

@@ -8,6 +8,7 @@ from amgen.actions import Action, DotAction, PooledAction, SquareAction, UNet
 from amgen.build import build_action
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
 from amgen.paths import Given, LinearPath
+from amgen.randomness import Purpose, keys
 
 FULL = dict(channels=3, size=8, width=8, multipliers=[1, 2], blocks=2, attention=[8, 4], attention_heads=2, classes=4, condition_channels=2)
 
@@ -95,9 +96,10 @@ def test_dropout_acts_in_training_alone() -> None:
     for parameter in body.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     t, x = torch.rand(2), torch.randn(2, 1, 8, 8)
-    assert not torch.equal(body(t, x), body(t, x))
+    first, second = (body(t, x, keys=keys(seed, Purpose.DROPOUT, range(2))) for seed in range(2))
+    assert not torch.equal(first, second)
     body.eval()
-    assert torch.equal(body(t, x), body(t, x))
+    assert torch.equal(body(t, x), body(t, x, keys=keys(0, Purpose.DROPOUT, range(2))))
 
 
 def test_time_frequency_bounds_how_fast_the_action_changes() -> None:

@@ -1,7 +1,15 @@
-import torch
+import json
+from pathlib import Path
 
+import pytest
+import torch
+from helpers import TINY
+
+from amgen import config
 from amgen.config import DataConfig
-from amgen.data import TrainingStream, open_dataset
+from amgen.data import ImageDataset, TrainingStream, open_dataset, open_source, to_image
+from amgen.errors import UserError
+from amgen.training.main import train
 
 
 def test_every_epoch_visits_every_image_once_in_its_own_order() -> None:
@@ -40,3 +48,56 @@ def test_labels_belong_to_their_images() -> None:
     for image, label in zip(images, batch.labels, strict=True):
         matches = (dataset.images(range(len(dataset))) == image).flatten(1).all(dim=1)
         assert label in dataset.labels[matches]
+
+
+def corrupted(folder: Path, options: DataConfig) -> DataConfig:
+    """Write 12 digits in two classes, the 3rd and 4th and the last of them not images at all."""
+    source = ImageDataset(open_source(DataConfig()), DataConfig())
+    for index in range(12):
+        file = folder / "ab"[index // 6] / f"{index:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        to_image(source.images([index])[0]).save(file)
+    for name in ("a/02.png", "a/03.png", "b/11.png"):
+        (folder / name).write_bytes(b"not an image")
+    return options.model_copy(update={"path": str(folder)})
+
+
+@pytest.mark.parametrize("memory", [0, 1024])
+def test_unreadable_images_are_skipped_only_on_request(memory: int, tmp_path: Path) -> None:
+    """The next readable image takes the place of each, with its own label, whether decoded at once or on the way, and is counted."""
+    options = corrupted(tmp_path / "images", DataConfig(memory_mb=memory))
+    with pytest.raises(UserError, match=r"cannot read the image .*a/02.png.*: replace or remove it"):
+        open_dataset(options).images(range(12))
+    dataset = open_dataset(options.model_copy(update={"on_error": "skip"}))
+    whole = ImageDataset(open_source(DataConfig()), DataConfig())
+    stand_ins = [0, 1, 4, 4, 4, 5, 6, 7, 8, 9, 10, 0]
+    assert torch.equal(dataset.images(range(12)), whole.images(stand_ins))
+    batch = TrainingStream(dataset, 0).__getitems__(range(24))
+    assert sum(batch.skipped) == 6  # 3 in each epoch
+    order = [int(TrainingStream(dataset, 0)._order(epoch)[place]) for epoch in range(2) for place in range(12)]
+    assert batch.labels.tolist() == [int(stand_ins[index] > 5) for index in order]
+
+
+def test_a_set_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(b"?")
+    with pytest.raises(UserError, match="none of the 3 images of .* can be read"):
+        open_dataset(DataConfig(path=str(tmp_path), on_error="skip"))
+
+
+def test_skipped_images_are_counted_in_the_record(tmp_path: Path) -> None:
+    """Two epochs of 12 images, 3 of them unreadable, in passes of 4 with groups of 6 and resumed halfway: 3 and 6 in all."""
+    data = corrupted(tmp_path / "images", DataConfig())
+    options = [
+        *TINY,
+        f"data.path={data.path}",
+        "data.on_error=skip",
+        "training.batch_size=12",
+        "training.micro_batch=4",
+        "coupling.kind=ot",
+    ]
+    options += ["coupling.group=6", "training.log_every=12", "training.sample_every=0"]
+    for images in (12, 24):
+        train(config.load("digits", [*options, f"training.images={images}"]), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [3, 6]

@@ -92,6 +92,21 @@ def test_observers_see_every_step(name: str, backward: bool) -> None:
     assert torch.equal(seen[-1][1], end)
 
 
+@pytest.mark.parametrize("name", sorted(ADAPTIVE))
+@pytest.mark.parametrize("backward", [False, True])
+def test_adaptive_solvers_stay_within_the_path(name: str, backward: bool) -> None:
+    """An action is not trained outside [0, 1]: no step may reach beyond."""
+    times: list[float] = []
+
+    def watched(t: float, x: Tensor) -> Tensor:
+        times.append(t)
+        return velocity(t, x)
+
+    make(name, 1, tolerance=1e-3).solve(watched, START, backward=backward)
+    assert 0 <= min(times) < 0.1
+    assert 0.9 < max(times) <= 1
+
+
 def test_grids() -> None:
     assert StepGrid(4).times() == [0, 0.25, 0.5, 0.75, 1]
     assert StepGrid(2, "polynomial", 3.0).times() == pytest.approx([0, 7 / 8, 1])

@@ -1,4 +1,4 @@
-"""Two processes over gloo against one."""
+"""Two processes over gloo against one, dropout included."""
 
 from pathlib import Path
 
@@ -9,7 +9,14 @@ from amgen import config
 from amgen.training.main import train
 
 STEPS = 20
-OVERRIDES = [*TINY, f"training.images={16 * STEPS}", "training.sample_every=0", "coupling.kind=ot", "coupling.group=32"]
+OVERRIDES = [
+    *TINY,
+    f"training.images={16 * STEPS}",
+    "training.sample_every=0",
+    "coupling.kind=ot",
+    "coupling.group=32",
+    "action.dropout=0.1",
+]
 """Groups of 32 images, of which each process holds 8 at a time."""
 
 

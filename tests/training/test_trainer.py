@@ -27,9 +27,8 @@ def run(folder: Path, *overrides: str, restart: bool = False) -> Path:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """Lines of metrics.jsonl without the one figure that is a measurement of the machine."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+    """Lines of metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_run_directory_holds_what_it_should(uninterrupted: Path) -> None:
-    assert sorted(entry.name for entry in uninterrupted.iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl", "samples"]
+    assert sorted(entry.name for entry in uninterrupted.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "machine.jsonl",
+        "metrics.jsonl",
+        "samples",
+    ]
     assert [line["images"] for line in metrics(uninterrupted)] == [32, 64, 96]
     assert [entry.name for entry in (uninterrupted / "samples").iterdir()] == ["images-000000096.png"]
     assert config.load(str(uninterrupted / "config.yaml")) == config.load("digits", OVERRIDES)
@@ -84,14 +89,38 @@ def test_work_lost_in_a_crash_is_done_again(uninterrupted: Path, tmp_path: Path)
 
 
 def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
-    """Passes of 4 images instead of 16: sums in another order, so equal to 1e-5 after 6 steps of Adam."""
-    whole = newest_tensors(run(tmp_path / "whole", "action.dropout=0"))
-    parts = newest_tensors(run(tmp_path / "parts", "action.dropout=0", "training.micro_batch=4"))
+    """Passes of 4 images instead of 16, dropout included: sums in another order, so equal to 1e-5 after 6 steps of Adam."""
+    whole = newest_tensors(run(tmp_path / "whole"))
+    parts = newest_tensors(run(tmp_path / "parts", "training.micro_batch=4"))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-5)
     # Adam and clipping hide a wrong scale of the gradient; its norm does not.
     for one, other in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "parts"), strict=True):
         assert other == pytest.approx(one, rel=1e-4)
+
+
+def test_in_double_precision_accumulation_changes_nothing(tmp_path: Path) -> None:
+    """Nothing but rounding of 1e-16 tells passes of 4 images from one of 16: 1e-10 leaves Adam room for gradients near zero."""
+    options = ["training.precision=fp64", "training.sample_every=0"]
+    whole = newest_tensors(run(tmp_path / "whole", *options))
+    parts = newest_tensors(run(tmp_path / "parts", *options, "training.micro_batch=4"))
+    assert whole["action.safetensors/body.stem.weight"].dtype == torch.float64
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-10)
+
+
+def test_options_for_memory_and_precision_reach_the_network(tmp_path: Path) -> None:
+    """Activations computed anew change rounding alone, and a run may be resumed with or without."""
+    from amgen.build import build_action
+
+    for asked in (True, False):
+        options = config.load("digits", [*OVERRIDES, f"training.checkpoint_activations={str(asked).lower()}"])
+        assert build_action(options).body.checkpoint is asked
+    folder = run(tmp_path / "run", "training.images=48", "training.sample_every=0")
+    anew = run(folder, "training.checkpoint_activations=true", "training.sample_every=0")
+    kept = run(tmp_path / "kept", "training.sample_every=0")
+    for name, value in newest_tensors(kept).items():
+        torch.testing.assert_close(newest_tensors(anew)[name], value, rtol=0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on machines of one core

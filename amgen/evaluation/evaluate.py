@@ -1,0 +1,380 @@
+"""Scoring a model: on every process images go from the sampler to the features, touching no disk, and figures come of the features."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from amgen.build import build_masses
+from amgen.config import SamplingConfig
+from amgen.errors import UserError, unknown
+from amgen.evaluation import metrics
+from amgen.evaluation.features import FeatureExtractor
+from amgen.evaluation.metrics import Figure
+from amgen.evaluation.reference import Moments, Reference
+from amgen.evaluation.report import Evaluation
+from amgen.evaluation.restoration import Restoration, figures
+from amgen.evaluation.restoration import baselines as baselines_of
+from amgen.kinds import Unbalanced
+from amgen.output import save_grid
+from amgen.processes import Processes
+from amgen.randomness import Purpose, permutation
+from amgen.sampling import (
+    Model,
+    Request,
+    Samples,
+    batches_of,
+    describe_solver,
+    effective_sample_size,
+    generate,
+    resample,
+    solver_of,
+)
+
+METRICS = ("fid", "kid", "is", "prc", "nearest")
+DEFAULT_NUM = 10_000
+FEW = 10_000
+"""Fewer generated images than these and a distance is not to be compared with published ones."""
+PAIRS = 16
+"""Generated images shown beside the training images that they are nearest to."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What to measure.
+
+    Attributes:
+        metrics: some of METRICS.
+        kid_subsets: random subsets that KID is averaged over.
+        kid_subset_size: images in each.
+    """
+
+    metrics: Sequence[str] = ("fid",)
+    kid_subsets: int = 100
+    kid_subset_size: int = 1_000
+
+
+def chosen_metrics(text: str, extractor: FeatureExtractor, reference: Reference) -> tuple[str, ...]:
+    """Read names such as fid,kid; `all` means all that the features and the reference can give.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    if text == "all":
+        return tuple(name for name in METRICS if not _lacking(name, extractor, reference))
+    names = tuple(part.strip() for part in text.split(","))
+    for name in names:
+        if name not in METRICS:
+            raise unknown("metric", name, [*METRICS, "all"])
+    return names
+
+
+def _lacking(metric: str, extractor: FeatureExtractor, reference: Reference) -> str:
+    """Say what a metric lacks, or nothing."""
+    if metric not in ("fid", "is") and reference.features is None:
+        return f"the features of the real images, and {reference.description} holds their moments alone"
+    if metric == "is" and extractor.logits(torch.zeros(1, extractor.dimension)) is None:
+        return f"features with classes, which features={extractor.name} have not"
+    return ""
+
+
+class Evaluator:
+    """Scores models against one reference on one kind of features.
+
+    Every process calls it with the same arguments and takes its part of the images and of the figures; each gets the whole result.
+
+    Args:
+        extractor: the features.
+        reference: the real images.
+        choices: what to measure.
+        processes: those that share the work.
+        held_out: real images that no model was trained on, to compare the nearest training images of generated ones with.
+
+    Raises:
+        UserError: for a metric that the reference or the features cannot give.
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        reference: Reference,
+        choices: Choices = Choices(),
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
+        held_out: Reference | None = None,
+    ):
+        self.extractor, self.reference, self.choices, self.processes, self.held_out = extractor, reference, choices, processes, held_out
+        for name in choices.metrics:
+            if reason := _lacking(name, extractor, reference):
+                raise UserError(f"metrics={name} need {reason}: leave it out")
+
+    def __call__(
+        self,
+        model: Model,
+        options: SamplingConfig,
+        num: int | None = None,
+        request: Request = Request(),  # noqa: B008 (immutable)
+    ) -> Evaluation:
+        """Generate `num` images, by default as many as real ones but at most 10,000, and measure them.
+
+        Raises:
+            UserError: if there are too few images for what is to be measured, or features are not finite.
+            Diverged: if an image comes out with values that are not finite.
+        """
+        num = min(self.reference.count or DEFAULT_NUM, DEFAULT_NUM) if num is None else num
+        self.check(num)
+        clock = Clock()
+        generated = self._generate(model, options, num, request, clock)
+        features, reference, warnings = self._weighed(model, generated, request.seed)
+        measures = self._measures(generated, features, reference, request.seed)
+        parts = [(place, measure()) for place, measure in self.processes.share(list(enumerate(measures)))]
+        figures = [figure for _, found in sorted(self.processes.gather(parts), key=lambda part: part[0]) for figure in found]
+        clock.lap("measuring")
+        if num < FEW:
+            warnings.append(f"distances of {num:,} images are biased upwards: compare them at equal n alone, or by the floor")
+        if num <= self.extractor.dimension and "fid" in self.choices.metrics:
+            warnings.append(
+                f"{num:,} images do not determine a covariance of {self.extractor.dimension:,} dimensions: the standard error and the "
+                "extrapolation are rough"
+            )
+        return Evaluation(
+            figures=figures,
+            generated=num,
+            real=reference.count,
+            reference=reference.description,
+            features=self.extractor.describe(),
+            model=model.describe(),
+            sampling={**describe_solver(options), "NFE": generated.evaluations, "seed": request.seed, "label": request.label},
+            seconds=clock.seconds,
+            warnings=warnings,
+        )
+
+    def check(self, num: int) -> None:
+        """Refuse what `num` images cannot give, before they are made."""
+        wanted, size = self.choices.metrics, self.choices.kid_subset_size
+        count = num if self.reference.features is None else min(num, len(self.reference.features))
+        if count < 2:
+            raise UserError(f"a Fréchet distance needs at least 2 images on each side, not {count}")
+        if "kid" in wanted and size > count:
+            raise UserError(
+                f"KID subsets of {size} images need as many on each side, not {count}: give --kid-subset-size {max(2, count // 2)}"
+            )
+        if "is" in wanted and num < metrics.SPLITS:
+            raise UserError(f"metrics=is: the score is a mean over {metrics.SPLITS} parts: draw at least as many images, not {num}")
+        if "prc" in wanted and count <= metrics.NEIGHBOURS:
+            raise UserError(f"metrics=prc look at {metrics.NEIGHBOURS} neighbours: give more than {count} images")
+
+    def _generate(self, model: Model, options: SamplingConfig, num: int, request: Request, clock: "Clock") -> "_Generated":
+        """Return the features of the generated images, made and extracted on all processes."""
+        count = self.processes.count
+        # Batches of equal size, so that no process waits for another's last one.
+        rounds = math.ceil(num / (count * options.batch_size))
+        batches = batches_of(range(num), math.ceil(num / (count * rounds)))
+        solver, nfe = solver_of(options), 0
+        features = torch.zeros(num, self.extractor.dimension)
+        log_weights = torch.zeros(num, 1, dtype=torch.float64)
+        restored = _Restored(model, request, self.extractor, num) if model.path.guided else None
+        for batch in self.processes.share(batches):
+            rows = slice(batch[0], batch[-1] + 1)
+            samples = generate(model, solver, batch, request)
+            nfe = max(nfe, samples.evaluations)
+            if samples.log_weights is not None:
+                log_weights[rows, 0] = samples.log_weights.cpu()
+            clock.lap("generating")
+            features[rows] = self.extractor(samples.images)
+            clock.lap("extracting")
+            if restored is not None:
+                restored.add(samples)
+                clock.lap("baselines")
+        self.processes.merge(features)
+        wrong = (~torch.isfinite(features).all(dim=1)).nonzero()
+        if len(wrong):
+            raise UserError(f"features={self.extractor.name} of image {int(wrong[0])} are not finite: choose others")
+        weighted = isinstance(model.kind, Unbalanced)
+        weights = self.processes.merge(log_weights)[:, 0].tolist() if weighted else None
+        nfe = max(self.processes.gather([nfe]))
+        if restored is not None:
+            restored.merge(self.processes)
+        clock.lap("waiting")
+        return _Generated(features, nfe, weights, restored)
+
+    def _weighed(self, model: Model, generated: "_Generated", seed: int) -> tuple[Tensor, Reference, list[str]]:
+        """Turn weights into numbers: draw generated images by their weights, and real ones by their mass at t = 1."""
+        if generated.log_weights is None:
+            return generated.features, self.reference, []
+        features = generated.features[resample(generated.log_weights, seed)]
+        size = effective_sample_size(generated.log_weights)
+        notes = [f"the images carry weights: figures are of as many drawn by weight, effective sample size {size:,.1f}"]
+        reference, dataset = self.reference, self.reference.dataset
+        if dataset is None or reference.indices is None or model.config.data.masses is None:
+            return features, reference, [*notes, "the reference is taken as it is, whatever masses the model was trained towards"]
+        masses = build_masses(model.config, dataset.class_counts())
+        assert masses is not None
+        mass = masses.end[dataset.labels[list(reference.indices)]]
+        return features, reference.chosen(resample(mass.log().tolist(), seed)), notes
+
+    def _measures(self, generated: "_Generated", features: Tensor, reference: Reference, seed: int) -> list[Callable[[], list[Figure]]]:
+        """Return the work that makes figures, in the order of the report; `features` count each image by its weight."""
+        real, extractor, choices = reference.features, self.extractor, self.choices
+        numbers = f"{len(features):,} generated against {_number(reference.count)} real images"
+
+        def frechet() -> list[Figure]:
+            own = Moments.of(features)
+            value, error = metrics.distance(own, reference.moments), metrics.frechet_error(features, own, reference.moments)
+            return [Figure(extractor.metric, value, error, numbers)]
+
+        def by_number() -> list[Figure]:
+            found = metrics.frechet_by_number(features, reference.moments, seed)
+            note = "extrapolated from " + ", ".join(f"{value:.4g} at n = {number:,}" for number, value in found)
+            return [Figure(f"{extractor.metric} at infinite n", metrics.at_infinity(found), None, note, {"by_n": found})]
+
+        def matched() -> list[Figure]:
+            assert real is not None
+            found = metrics.matched_distance(features, real, seed)
+            note = f"{found.ratio:.2f} times the floor {found.floor:.4g} (real against real, mean of {found.splits} splits)"
+            details = {**asdict(found), "ratio": found.ratio}
+            return [Figure(f"{extractor.metric} at n = {found.n:,} a side", found.generated, None, note, details)]
+
+        def kernel() -> list[Figure]:
+            assert real is not None
+            subsets, size = choices.kid_subsets, choices.kid_subset_size
+            value, error = metrics.kernel_distance(features, real, subsets, size, seed)
+            note = f"{subsets} subsets of {size:,} images"
+            return [Figure(extractor.figure("KID"), value, error, note, {"subsets": subsets, "subset_size": size})]
+
+        def inception() -> list[Figure]:
+            logits = extractor.logits(features)
+            assert logits is not None
+            value, error = metrics.inception_score(logits, seed)
+            note = f"{metrics.SPLITS} parts of {len(features):,} images"
+            return [Figure(extractor.figure("IS"), value, error, note, lower_is_better=False)]
+
+        def shares() -> list[Figure]:
+            assert real is not None
+            precision, recall = metrics.precision_recall(features, real)
+            note = f"{metrics.NEIGHBOURS} neighbours, {numbers}"
+            pair = {"precision": precision, "recall": recall}
+            return [Figure(extractor.figure(name), value, None, note, lower_is_better=False) for name, value in pair.items()]
+
+        def nearest() -> list[Figure]:
+            return [self._nearest(generated.features, seed)]
+
+        several = {"fid": [frechet, by_number], "kid": [kernel], "is": [inception], "prc": [shares], "nearest": [nearest]}
+        if real is not None and len(real) >= 4:
+            several["fid"].append(matched)
+        restored = [] if generated.restored is None else generated.restored.measures(reference.moments, "fid" in choices.metrics)
+        return [measure for name in METRICS if name in choices.metrics for measure in several[name]] + restored
+
+    def _nearest(self, features: Tensor, seed: int) -> Figure:
+        """Compare how near generated and held-out real images are to training images, the reference.
+
+        Without held-out images, training images take their place, each without itself.
+        """
+        training, held_out = self.reference.features, self.held_out
+        assert training is not None
+        if held_out is None:
+            chosen = permutation(seed, Purpose.EVALUATION_SPLIT, -3, len(training))[: len(features)]
+            real, skip, what = training[chosen], chosen.tolist(), "training images are to the other ones"
+        else:
+            assert held_out.features is not None
+            real, skip, what = held_out.features, None, f"held-out images ({held_out.description}) are"
+        near, places = metrics.nearest(features, training)
+        usual = metrics.nearest(real, training, skip)[0]
+        share, error = metrics.share_closer(near, usual)
+        note = f"chance that a generated image is nearer to a training image than {what}: 0.5 is like new data, 1 a copy"
+        indices = self.reference.indices
+        assert indices is not None
+        nearest = near.argsort()[:PAIRS].tolist()
+        details = {
+            "median_generated": float(near.median()),
+            "median_real": float(usual.median()),
+            "real": len(real),
+            "pairs": [[index, indices[int(places[index])], float(near[index])] for index in nearest],
+        }
+        return Figure(self.extractor.figure("nearness to training images"), share, error, note, details)
+
+
+@dataclass
+class _Generated:
+    """What came of generating, the same on all processes.
+
+    Attributes:
+        features: float32 (N, D).
+        evaluations: gradients of the action for the hungriest batch (NFE).
+        log_weights: N numbers, or None where all images count the same.
+        restored: how well images were restored, beside ways without training; None where nothing was to be restored.
+    """
+
+    features: Tensor
+    evaluations: int
+    log_weights: list[float] | None
+    restored: "_Restored | None"
+
+
+class _Restored:
+    """Compares restored images, and what methods without training make of what is given of them, with the truth."""
+
+    def __init__(self, model: Model, request: Request, extractor: FeatureExtractor, num: int):
+        self.model, self.request, self.extractor, self.num = model, request, extractor, num
+        self.scores = Restoration()
+        names = baselines_of(model, [0], request)
+        self.features = {name: torch.zeros(num, extractor.dimension) for name in names}
+
+    def add(self, samples: Samples) -> None:
+        """Score a batch."""
+        assert samples.truths is not None
+        self.scores.add(samples.indices, samples.images, samples.truths)
+        for name, images in baselines_of(self.model, samples.indices, self.request).items():
+            self.scores.add(samples.indices, images, samples.truths, name)
+            self.features[name][list(samples.indices)] = self.extractor(images)
+
+    def merge(self, processes: Processes) -> None:
+        """Give every process the scores of all."""
+        self.values = dict(processes.gather(list(self.scores.values().items())))
+        for table in self.features.values():
+            processes.merge(table)
+
+    def measures(self, real: Moments, distances: bool) -> list[Callable[[], list[Figure]]]:
+        """Return the work that makes figures: PSNR and SSIM, and Fréchet distances of the baselines."""
+        shape = self.model.config.image_shape
+
+        def frechet(name: str, features: Tensor) -> list[Figure]:
+            return [Figure(f"{self.extractor.metric} of {name}", metrics.distance(Moments.of(features), real))]
+
+        tables = self.features if distances else {}
+        return [*(partial(frechet, *entry) for entry in tables.items()), lambda: figures(self.values, shape)]
+
+
+class Clock:
+    """Divides the time that passes among what it is spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last call to `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def save_pairs(file: Path, model: Model, options: SamplingConfig, request: Request, evaluation: Evaluation, reference: Reference) -> None:
+    """Picture the generated images that are nearest to training images, each above its neighbour; they are drawn again from their seeds.
+
+    Raises:
+        UserError: if the training images are not at hand.
+    """
+    pairs = next(figure.details["pairs"] for figure in evaluation.figures if "pairs" in figure.details)
+    if reference.dataset is None:
+        raise UserError(f"--neighbours {file}: the images of {reference.description} are not at hand: give images with --data")
+    drawn = generate(model, solver_of(options), [index for index, _, _ in pairs], request).images
+    save_grid(file, [drawn, reference.dataset.images([index for _, index, _ in pairs])], len(pairs) // 2)
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else f"{count:,}"

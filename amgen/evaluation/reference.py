@@ -1,0 +1,262 @@
+"""The real images that generated ones are compared with: their features and the moments of these, kept in a cache.
+
+Both the cache and what `amgen reference-stats` writes are .npz files with `mu` (D,) and `sigma` (D, D), float64, as statistics for FID are
+commonly published, together with `features` (N, D), float32, which everything but the Fréchet distance needs, and `about`, JSON that says
+what they are of.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amgen.config import DataConfig, change
+from amgen.data import ImageDataset, open_dataset
+from amgen.errors import UserError
+from amgen.evaluation.features import FeatureExtractor
+from amgen.files import make_folder
+from amgen.processes import Processes
+from amgen.randomness import Purpose, permutation
+
+ROWS = 4096
+"""Feature vectors that are looked at together, which bounds the memory."""
+
+
+@dataclass
+class Moments:
+    """Mean (D,) and covariance (D, D) of features, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, rows: Tensor | None = None) -> "Moments":
+        """Return the moments of features (N, D), or of those in `rows`, the covariance being the unbiased one.
+
+        A few thousand rows are held in float64 at a time.
+
+        Raises:
+            UserError: if there are fewer than two.
+        """
+        rows = torch.arange(len(features)) if rows is None else rows
+        if len(rows) < 2:
+            raise UserError(f"a Fréchet distance needs at least 2 images on each side, not {len(rows)}")
+        mean = torch.zeros(features.shape[1], dtype=torch.float64)
+        for part in rows.split(ROWS):
+            mean += features[part].double().sum(dim=0) / len(rows)
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        for part in rows.split(ROWS):
+            centred = features[part].double() - mean
+            covariance += centred.T @ centred / (len(rows) - 1)
+        return cls(mean, covariance)
+
+
+@dataclass
+class Reference:
+    """Real images, as features.
+
+    Attributes:
+        about: what they are: `description`, `n` (None if the file does not say), and of which `features`.
+        given: their moments, where nothing else is known of them.
+        features: float32 (N, D), or None where only the moments are known.
+        indices: which images of the data set they are; None for all of a file.
+        dataset: the images, where they are at hand.
+    """
+
+    about: dict[str, Any]
+    given: Moments | None = None
+    features: Tensor | None = None
+    indices: Sequence[int] | None = None
+    dataset: ImageDataset | None = None
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Return mean and covariance."""
+        if self.given is not None:
+            return self.given
+        assert self.features is not None
+        return Moments.of(self.features)
+
+    @property
+    def description(self) -> str:
+        """Say what the images are."""
+        return str(self.about["description"])
+
+    @property
+    def count(self) -> int | None:
+        """Return how many images there are, None if that is not known."""
+        return self.about["n"]
+
+    def chosen(self, positions: Sequence[int]) -> "Reference":
+        """Return the images at some positions, which may repeat."""
+        assert self.features is not None
+        assert self.indices is not None
+        indices = [self.indices[position] for position in positions]
+        return Reference(self.about, None, self.features[list(positions)], indices, self.dataset)
+
+    def write(self, file: Path) -> None:
+        """Write all that is known as an .npz, whole or not at all.
+
+        Raises:
+            UserError: if the disk is full or the folder cannot be written to.
+        """
+        make_folder(file.parent)
+        arrays = {"mu": self.moments.mean.numpy(), "sigma": self.moments.covariance.numpy()}
+        if self.features is not None:
+            arrays["features"] = self.features.numpy()
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as stream:
+                np.savez(stream, about=np.array(json.dumps(self.about)), **arrays)  # type: ignore[arg-type]
+            os.replace(temporary, file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"cannot write {file}: {error.strerror or error}: free some space or choose another place") from None
+
+
+def open_reference(
+    data: str | None,
+    options: DataConfig,
+    extractor: FeatureExtractor,
+    processes: Processes,
+    num: int | None = None,
+    batch_size: int = 100,
+    cache: bool = True,
+) -> Reference:
+    """Open the reference that `data` names: an .npz of statistics, or a folder, zip or data set of images, by default those of `options`.
+
+    Raises:
+        UserError: if it cannot be read or does not fit.
+    """
+    if data is not None and data.endswith(".npz"):
+        if num is not None:
+            raise UserError(f"--real {num}: {data} holds statistics, of which none can be left out: leave it out, or give the images")
+        return read(Path(data), extractor)
+    return of_images(open_dataset(change(options, {"path": data})), extractor, processes, num, batch_size, cache)
+
+
+def of_images(
+    dataset: ImageDataset,
+    extractor: FeatureExtractor,
+    processes: Processes,
+    num: int | None = None,
+    batch_size: int = 100,
+    cache: bool = True,
+) -> Reference:
+    """Return `num` real images (by default all; a random choice that is always the same) as features, from the cache where they are there.
+
+    Every process extracts its part. The cache is `$AMGEN_CACHE`, or `amgen` in the user's cache folder; its key is made of the images'
+    fingerprint, how they are prepared, and the features' name, preparation and weights.
+    """
+    if num is not None and num > len(dataset):
+        raise UserError(f"{num:,} real images are asked for, and {dataset.source.description} has {len(dataset):,}: ask for fewer")
+    indices: Sequence[int] = range(len(dataset))
+    if num is not None and num < len(dataset):
+        indices = sorted(permutation(0, Purpose.EVALUATION_SPLIT, -1, len(dataset))[:num].tolist())
+    about = {
+        "description": dataset.source.description,
+        "n": len(indices),
+        "images": _fingerprint(dataset),
+        "features": extractor.describe(),
+    }
+    file = cached(about) if cache and extractor.reproducible else None
+    table = _cached_features(file, about) if processes.main else None
+    there = processes.agree(table is not None)
+    if table is None:
+        table = torch.zeros(len(indices), extractor.dimension)
+    if not there:
+        for start in processes.share(range(0, len(indices), batch_size)):
+            rows = indices[start : start + batch_size]
+            table[start : start + len(rows)] = extractor(dataset.images(rows))
+    reference = Reference(about, None, processes.merge(table), indices, dataset)
+    if file is not None and processes.main and not there:
+        _keep(reference, file)
+    return reference
+
+
+def read(file: Path, extractor: FeatureExtractor) -> Reference:
+    """Read an .npz of statistics: ours, or any with `mu` and `sigma`.
+
+    Raises:
+        UserError: if the file is missing, damaged, or was made with other features.
+    """
+    try:
+        with file.open("rb") as stream, np.load(stream) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read the statistics {file}: {error}: give an .npz with mu and sigma, or images") from None
+    for name in ("mu", "sigma"):
+        if name not in arrays:
+            raise UserError(f"{file} holds no {name!r} but {', '.join(sorted(arrays)) or 'nothing'}: expected statistics with mu and sigma")
+    mean, covariance = (torch.from_numpy(np.asarray(arrays[name], dtype=np.float64)) for name in ("mu", "sigma"))
+    size = extractor.dimension
+    if mean.shape != (size,) or covariance.shape != (size, size):
+        raise UserError(
+            f"{file} holds mu {tuple(mean.shape)} and sigma {tuple(covariance.shape)}: features={extractor.name} have {size} dimensions"
+        )
+    if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
+        raise UserError(f"{file} holds numbers that are not finite: make it again")
+    about: dict[str, Any] = {"description": str(file), "n": None, "features": None}
+    if "about" in arrays:
+        about |= json.loads(str(arrays["about"]))
+        about["description"] = f"{about['description']} ({file})"
+        if about["features"] != extractor.describe():
+            raise UserError(f"{file} was made with features {_difference(about['features'], extractor.describe())}: make it again")
+    features = torch.from_numpy(arrays["features"]) if "features" in arrays else None
+    return Reference(about, Moments(mean, covariance), features, None if features is None else range(len(features)))
+
+
+def cached(about: dict[str, Any]) -> Path:
+    """Return where the cache keeps the reference that `about` describes."""
+    key = {name: value for name, value in about.items() if name != "description"}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_folder() / f"reference-{digest}.npz"
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache."""
+    if named := os.environ.get("AMGEN_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amgen"
+
+
+def _fingerprint(dataset: ImageDataset) -> str:
+    """Identify the images and what is done to them before they are scored."""
+    options = dataset.options
+    prepared = [dataset.source.fingerprint(), options.size, options.channels, options.resize, options.convert]
+    return hashlib.sha256(json.dumps(prepared).encode()).hexdigest()
+
+
+def _cached_features(file: Path | None, about: dict[str, Any]) -> Tensor | None:
+    """Return what the cache holds, or None if it holds nothing usable."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        with file.open("rb") as stream, np.load(stream) as archive:
+            features = torch.from_numpy(archive["features"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # damaged: it is made again
+    return features if features.shape == (about["n"], about["features"]["dimension"]) else None
+
+
+def _keep(reference: Reference, file: Path) -> None:
+    """Write into the cache; that it cannot be written must not cost the evaluation."""
+    try:
+        reference.write(file)
+    except UserError as error:
+        print(f"not cached: {error}")
+
+
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Name the first thing in which two descriptions of features differ."""
+    key = next(key for key in here if there.get(key) != here[key])
+    return f"{key} {there.get(key)!r}, not {here[key]!r}"

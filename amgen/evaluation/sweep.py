@@ -1,0 +1,164 @@
+"""Evaluations of one run under several settings or at several checkpoints: a table and a plot."""
+
+import csv
+import io
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amgen import checkpoints, sampling
+from amgen.errors import UserError, unknown
+from amgen.evaluation.evaluate import Evaluator
+from amgen.evaluation.report import Evaluation
+from amgen.files import make_folder, write_text
+from amgen.output import check_picture, figure_of
+from amgen.sampling import Request
+
+SWEPT = ("solver", "steps", "step_grid", "rho", "tolerance", "noise_level", "guidance")
+"""Sampling settings that can be swept over."""
+
+
+def parse(texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Read `key=value,value` settings and return all their combinations, the last key varying fastest; [{}] for none.
+
+    Raises:
+        UserError: for another form, an unknown key or one that is named twice.
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if key not in SWEPT:
+            raise unknown("setting to sweep over", key, SWEPT)
+        if key in axes:
+            raise UserError(f"--sweep {text}: {key} is swept over already")
+        if not equals or not all(value.strip() for value in values.split(",")):
+            raise UserError(f"--sweep {text}: expected values such as {key}=A,B")
+        axes[key] = [yaml.safe_load(value) for value in values.split(",")]
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def chosen_checkpoints(run: Path, text: str | None) -> list[Path]:
+    """Return the checkpoints that `--checkpoints` names: the one that `run` means by default, `all`, or steps such as 100,200.
+
+    Raises:
+        UserError: if one does not exist, or `run` is not a run directory.
+    """
+    if text is None:
+        return [checkpoints.find(run)]
+    there = {checkpoints.step_of(path): path for path in checkpoints.all_checkpoints(run)}
+    if not there:
+        raise UserError(f"--checkpoints {text}: {run} is not a run directory with checkpoints")
+    if text == "all":
+        return list(there.values())
+    steps = [part.strip() for part in text.split(",")]
+    missing = [step for step in steps if not step.isdigit() or int(step) not in there]
+    if missing:
+        raise UserError(f"--checkpoints: {run} has no checkpoint of step {missing[0]}: choose all, or some of {', '.join(map(str, there))}")
+    return [there[int(step)] for step in steps]
+
+
+def evaluate_all(
+    evaluator: Evaluator,
+    folders: Sequence[Path],
+    combinations: Sequence[Mapping[str, Any]],
+    changes: Mapping[str, Any],
+    num: int | None,
+    request: Request,
+    weights: tuple[float | None, bool],
+    say: Callable[[str], None] = print,
+) -> tuple[list[Evaluation], list[dict[str, Any]]]:
+    """Evaluate every checkpoint with every combination of settings; return the evaluations and what distinguishes each.
+
+    Args:
+        evaluator: what measures.
+        folders: checkpoints.
+        combinations: settings that differ, as `parse` gives them.
+        changes: settings that all share, where they are not the run's.
+        num: images to generate for each.
+        request: what to generate; strength of guidance and noise level are those of the settings.
+        weights: rate of the averaged weights to use (None for the first) and whether to use the raw ones.
+        say: takes a line after each evaluation, on the main process, where there are several.
+    """
+    models = [sampling.load(folder, *weights, device=evaluator.processes.device) for folder in folders]
+    work = [(model, model.options({**changes, **settings}), settings) for model in models for settings in combinations]
+    evaluations: list[Evaluation] = []
+    distinctions: list[dict[str, Any]] = []
+    for model, options, settings in work:  # all settings are known to fit by now
+        asked = replace(request, guidance=options.guidance, noise_level=options.noise_level)
+        evaluations.append(evaluator(model, options, num, asked))
+        distinctions.append({**({"checkpoint": model.source.name} if len(folders) > 1 else {}), **settings})
+        if len(work) > 1 and evaluator.processes.main:
+            what = ", ".join(f"{key} {value}" for key, value in distinctions[-1].items())
+            say(f"{len(evaluations)}/{len(work)}  {what}  NFE {evaluations[-1].sampling['NFE']}  {evaluations[-1].principal.line()}")
+    return evaluations, distinctions
+
+
+def check_plot(file: Path | None) -> None:
+    """Refuse a plot that could not be written."""
+    check_picture("--plot", file, (".png", ".pdf", ".svg"))
+    if file is not None:
+        figure_of(1, 1)
+
+
+def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, which may have different columns, as CSV."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    make_folder(file.parent)
+    write_text(file, text.getvalue())
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], features: str) -> None:
+    """Print rows, whose figures' names may end in `features`; what no other row beats at as few evaluations is marked with a star."""
+    from rich.console import Console
+    from rich.table import Table
+
+    hidden = {"pareto"} if len({row["images_trained"] for row in rows}) > 1 else {"pareto", "images_trained"}
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in hidden and not key.endswith("standard error")]
+    table = Table(*(column.replace(features, "") if features else column for column in columns), "", title=features.strip() or None)
+    for row in rows:
+        table.add_row(*(_cell(row, column) for column in columns), "*" if row["pareto"] else "")
+    Console(soft_wrap=True).print(table)
+
+
+def save_plot(file: Path, evaluations: Sequence[Evaluation], settings: Sequence[Mapping[str, Any]]) -> None:
+    """Plot the principal figure, with its standard error, over the NFE, or over the images trained on where several checkpoints differ."""
+    trained = len({evaluation.model["images_trained"] for evaluation in evaluations}) > 1
+    figure, axes = figure_of(6, 4)
+    for name, places in _lines(settings, trained).items():
+        part = [evaluations[place] for place in places]
+        x = [evaluation.model["images_trained"] if trained else evaluation.sampling["NFE"] for evaluation in part]
+        y = [evaluation.principal.value for evaluation in part]
+        errors = [evaluation.principal.standard_error or 0.0 for evaluation in part]
+        order = sorted(range(len(x)), key=x.__getitem__)
+        axes.errorbar(*([values[place] for place in order] for values in (x, y, errors)), marker="o", markersize=4, capsize=2, label=name)
+    axes.set(xlabel="images trained on" if trained else "gradients of the action for an image (NFE)", ylabel=evaluations[0].principal.name)
+    if not trained:
+        axes.set_xscale("log")
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False)
+    make_folder(file.parent)
+    figure.savefig(file, dpi=150)
+
+
+def _lines(settings: Sequence[Mapping[str, Any]], trained: bool) -> dict[str, list[int]]:
+    """Group settings into the lines of a plot: those that differ in the number of steps or the tolerance alone share one."""
+    found: dict[str, list[int]] = {}
+    for place, setting in enumerate(settings):
+        kept = {key: value for key, value in setting.items() if trained or key not in ("steps", "tolerance", "checkpoint")}
+        kept.pop("checkpoint", None)
+        found.setdefault(", ".join(str(value) if key == "solver" else f"{key} {value}" for key, value in kept.items()), []).append(place)
+    return found
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    value, error = row.get(column, ""), row.get(f"{column} standard error")
+    text = f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return text if error is None else f"{text} +- {error:.2g}"

@@ -1,0 +1,45 @@
+"""Trackers that a run may also report to, by way of accelerate."""
+
+import importlib.util
+import secrets
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from amgen.config import Config
+from amgen.errors import UserError
+from amgen.files import make_folder, write_text
+
+FOLDER = "tracking"
+
+
+def check_trackers(config: Config) -> None:
+    """Refuse trackers that are not installed.
+
+    Raises:
+        UserError: naming the package.
+    """
+    for name in config.training.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"training.trackers names {name}, which is not installed: pip install 'amgen[{name}]', or leave it out")
+
+
+def start_trackers(accelerator: Accelerator, config: Config, run: Path, images: int) -> None:
+    """Start the trackers of a run that goes on after `images`; whatever they were told of later ones is to be forgotten."""
+    if not config.training.trackers:
+        return
+    settings: dict[str, Any] = {"tensorboard": {"purge_step": images + 1}}
+    if accelerator.is_main_process and "wandb" in config.training.trackers:
+        folder = make_folder(run / FOLDER)
+        name = folder / "wandb-id"
+        if not name.exists():
+            write_text(name, secrets.token_hex(4))
+        settings["wandb"] = {"dir": str(folder), "id": name.read_text(), "name": run.name, "resume": "allow"}
+    accelerator.init_trackers("amgen", init_kwargs=settings)
+
+
+def finish_trackers(accelerator: Accelerator) -> None:
+    """Let the trackers write what they hold."""
+    for tracker in accelerator.trackers:
+        tracker.finish()

@@ -1,0 +1,79 @@
+"""amgen eval-bpd."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import BatchSize, Debug, Device, Ema, Raw, Rho, Run, Seed, Solver, StepGrid, Steps, Tolerance, positive
+
+
+def eval_bpd(
+    run: Run,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "--num",
+            "-n",
+            help="Images to measure, drawn from the data by the seed. Default: all, at most 1,000. (Under torchrun write -n.)",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Images to measure, such as a test set. Default: the training images.", show_default=False),
+    ] = None,
+    probes: Annotated[
+        int | None, typer.Option(help="Random signs for each image that estimate the divergence. Default: 4.", show_default=False)
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compute the divergence exactly, one product for each dimension: for small images.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the report. Default: in the run's eval/.", show_default=False)
+    ] = None,
+    solver: Solver = "dopri5",
+    steps: Steps = None,
+    step_grid: StepGrid = None,
+    rho: Rho = None,
+    tolerance: Tolerance = 1e-5,
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    ema: Ema = None,
+    raw: Raw = False,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Measure the likelihood that a model gives to images, in bits per dimension. Under torchrun the processes share the work."""
+    from amgen import config
+    from amgen.errors import UserError
+    from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
+    from amgen.files import make_folder, write_json
+    from amgen.processes import Processes
+    from amgen.sampling import load
+
+    for option, count in (("--num", num), ("--probes", probes)):
+        if count is not None:
+            positive(option, count)
+    if exact and probes is not None:
+        raise UserError(f"--exact needs no --probes {probes}: leave one out")
+    changes = {
+        "solver": solver,
+        "steps": steps,
+        "step_grid": step_grid,
+        "rho": rho,
+        "tolerance": tolerance,
+        "batch_size": batch_size,
+    }
+    config.change(config.SamplingConfig(), changes)  # before anything slow
+    processes = Processes.join(device)
+    model = load(run, ema, raw, processes.device)
+    options = ode_options(model, changes)
+    file = json_file or model.run / "eval" / f"bpd-{model.images:09d}.json"
+    make_folder(file.parent)
+    report = evaluate(model, options, num, seed, 0 if exact else probes or DEFAULT_PROBES, data, processes)
+    if processes.main:
+        write_json(file, report.to_dict())
+        print(f"wrote {file}")
+        print("\n".join(report.lines()))
+    processes.wait()

@@ -1,0 +1,26 @@
+"""amgen export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Debug, Ema, Raw, Run
+
+
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")] = Path("model.safetensors"),
+    ema: Ema = None,
+    raw: Raw = False,
+    debug: Debug = False,
+) -> None:
+    """Write one set of weights as a single file that amgen.load and amgen sample open; its configuration is inside."""
+    from amgen import checkpoints
+    from amgen.processes import require_single
+
+    require_single("amgen export")
+    weights = checkpoints.read_weights(run, ema, raw)
+    checkpoints.export(weights, out)
+    count = sum(tensor.numel() for tensor in weights.tensors.values())
+    print(f"wrote {out}: {weights.name} of {weights.source}, {weights.images:,} images of training, {count:,} parameters")

@@ -1,0 +1,54 @@
+"""amgen reference-stats."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Debug, Device, positive
+
+
+def reference_stats(
+    preset: Annotated[str, typer.Argument(help="Preset, YAML file or run directory: says what the images are and how to prepare them.")],
+    features: Annotated[
+        str, typer.Option(help="inception, efficientnet-lite0, digits, pixels, or a function of your own as module:callable.")
+    ] = "inception",
+    weights: Annotated[
+        Path | None, typer.Option(help="File with the weights of the features, where they are not installed.", show_default=False)
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Images instead of the training images.", show_default=False)] = None,
+    real: Annotated[int | None, typer.Option(help="How many of the images to take. Default: all.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File (.npz) to write beside the cache, for --data of amgen eval-fid.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images looked at together.")] = 100,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Extract the features of real images ahead of amgen eval-fid. Under torchrun the processes share the work."""
+    from amgen import config
+    from amgen.data import open_dataset
+    from amgen.errors import UserError
+    from amgen.evaluation.features import make_extractor
+    from amgen.evaluation.reference import cached, of_images
+    from amgen.processes import Processes
+    from amgen.sampling import device_of
+
+    positive("--batch-size", batch_size)
+    if real is not None:
+        positive("--real", real)
+    if out is not None and out.suffix != ".npz":
+        raise UserError(f"--out {out}: expected a file name that ends in .npz")
+    run = Path(preset) / "config.yaml"
+    options = config.load(str(run) if run.is_file() else preset).images
+    processes = Processes.join(device)
+    extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
+    dataset = open_dataset(config.change(options, {"path": data}))
+    reference = of_images(dataset, extractor, processes, real, batch_size)
+    if not processes.main:
+        return
+    if out is not None:
+        reference.write(out)
+        print(f"wrote {out}")
+    print(f"{reference.count:,} images of {reference.description}, features {features}, {extractor.dimension} dimensions")
+    print(f"cached in {cached(reference.about)}" if extractor.reproducible else "not cached: the weights of such features are not known")

@@ -1,0 +1,29 @@
+"""amgen report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Debug
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write. Default: report.html in the run directory.", show_default=False)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run's curves, samples, evaluations and options on one HTML page, which needs no other file and no network."""
+    from amgen.files import make_folder, write_text
+    from amgen.processes import require_single
+    from amgen.reporting.collect import Environment, collect
+    from amgen.reporting.page import render
+
+    require_single("amgen report")
+    page = render(collect(run), Environment.here())
+    file = out or run / "report.html"
+    make_folder(file.parent)
+    write_text(file, page)
+    print(f"wrote {file} ({file.stat().st_size / 1000:,.0f} kB)")

@@ -1,0 +1,269 @@
+"""Figures against closed forms, repetition, and torch-fidelity run on its own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from amgen.config import DataConfig
+from amgen.data import open_dataset, to_float
+from amgen.errors import UserError
+from amgen.evaluation import metrics
+from amgen.evaluation.features import Inception, make_extractor
+from amgen.evaluation.metrics import frechet_distance, matched_distance
+from amgen.evaluation.reference import Moments
+
+
+def test_frechet_distance_of_commuting_covariances() -> None:
+    """For diagonal covariances d^2 = |m1 - m2|^2 + sum (s1 - s2)^2; features built to have exactly these moments.
+
+    Eight corners +-s around the mean, scaled so that the unbiased covariance is diag(s^2): no sampling error, 1e-9 for rounding.
+    """
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3) * (7 / 8) ** 0.5
+    first, second = torch.tensor([[1.0, 2.0, 0.5], [0.3, 2.0, 1.5]], dtype=torch.float64)
+    offset = torch.tensor([0.1, -0.4, 2.0], dtype=torch.float64)
+    expected = float(offset.square().sum() + (first - second).square().sum())
+    assert frechet_distance(corners * first, corners * second + offset) == pytest.approx(expected, abs=1e-9)
+
+
+def test_frechet_distance_against_a_matrix_square_root() -> None:
+    """An independent computation through scipy.linalg.sqrtm on correlated features."""
+    from scipy.linalg import sqrtm
+
+    generator = np.random.default_rng(0)
+    first, second = (generator.normal(size=(200, 5)) @ generator.normal(size=(5, 5)) + shift for shift in (0, 0.3))
+    c1, c2 = np.cov(first.T), np.cov(second.T)
+    expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + np.trace(c1 + c2 - 2 * sqrtm(c1 @ c2).real)
+    assert frechet_distance(torch.tensor(first), torch.tensor(second)) == pytest.approx(expected, rel=1e-8)
+
+
+def test_matched_distance_of_the_data_itself_is_the_floor() -> None:
+    """Fresh draws of the same distribution score within a tenth of the floor; shifted ones far above it."""
+    generator = torch.Generator().manual_seed(0)
+    real, fresh = torch.randn(2, 2000, 8, generator=generator)
+    same = matched_distance(fresh, real, seed=0, splits=20)
+    assert same.n == 1000
+    assert 0.8 < same.ratio < 1.25
+    assert matched_distance(fresh + 0.5, real, seed=0).ratio > 20
+    assert matched_distance(fresh[:100], real, seed=0).n == 100
+
+
+def gaussians(seed: int, count: int, number: int, dimension: int) -> Tensor:
+    """`count` sets of correlated features that differ from standard normal ones."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.eye(dimension) + 0.3 * torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(99))
+    return 0.2 + torch.randn(count, number, dimension, generator=generator) @ mixing
+
+
+def test_error_of_the_distance_is_that_of_repetition() -> None:
+    """Against the deviation over 300 fresh sets, known to 4 %; the estimate itself varies by a few per cent more: 15 %."""
+    real = Moments(torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64))
+    sets = gaussians(0, 300, 500, 4)
+    distances = torch.tensor([metrics.distance(Moments.of(features), real) for features in sets])
+    errors = torch.tensor([metrics.frechet_error(features, Moments.of(features), real) for features in sets[:20]])
+    assert float(errors.mean()) == pytest.approx(float(distances.std()), rel=0.15)
+
+
+def test_error_of_the_distance_with_covariances_that_are_singular() -> None:
+    """A constant feature, as of a dead unit, changes neither the distance nor its error."""
+    features = gaussians(1, 1, 300, 3)[0].double()
+    real = gaussians(2, 1, 500, 3)[0].double()
+    constant = torch.cat([features, torch.ones(300, 1)], dim=1), torch.cat([real, torch.ones(500, 1)], dim=1)
+    expected = metrics.frechet_error(features, Moments.of(features), Moments.of(real))
+    assert metrics.frechet_error(constant[0], Moments.of(constant[0]), Moments.of(constant[1])) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(*constant) == pytest.approx(frechet_distance(features, real), rel=1e-6)
+
+
+def test_extrapolation_removes_the_bias() -> None:
+    """For N(0, 1) against itself the true distance is 0; at n = 400 in 8 dimensions the bias is over ten times what is left.
+
+    The remainder is compared with the standard error of the mean of 40 extrapolations.
+    """
+    real = Moments(torch.zeros(8, dtype=torch.float64), torch.eye(8, dtype=torch.float64))
+    sets = torch.randn(40, 400, 8, generator=torch.Generator().manual_seed(0))
+    found = [metrics.frechet_by_number(features, real, seed=0) for features in sets]
+    assert [number for number, _ in found[0]] == [100, 200, 400]
+    assert found[0][2][1] == pytest.approx(metrics.distance(Moments.of(sets[0]), real), rel=1e-9)
+    extrapolated = torch.tensor([metrics.at_infinity(by_number) for by_number in found])
+    bias = float(torch.tensor([by_number[2][1] for by_number in found]).mean())
+    assert bias > 0.03
+    assert abs(float(extrapolated.mean())) < max(3 * float(extrapolated.std()) / 40**0.5, bias / 10)
+    assert metrics.at_infinity([(100, 3.0), (200, 2.0), (400, 1.5)]) == pytest.approx(1.0)  # 1 + 200 / n
+
+
+def test_error_of_kid_is_that_of_repetition() -> None:
+    """Against the deviation over 60 fresh pairs of sets, known to 9 %, for subsets of half the images: within 35 %.
+
+    The rule is first order: near zero distance the variance falls faster than 1/n, and the error is too large rather than too small.
+    """
+    sets = gaussians(3, 60, 200, 4)
+    others = torch.randn(60, 200, 4, generator=torch.Generator().manual_seed(4))
+    found = [metrics.kernel_distance(first, second, 40, 100, seed=0) for first, second in zip(sets, others, strict=True)]
+    values, errors = (torch.tensor(column) for column in zip(*found, strict=True))
+    assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.35)
+    with pytest.raises(UserError, match="subsets of 300 images need as many on each side, not 200: set --kid-subset-size 100"):
+        metrics.kernel_distance(sets[0], others[0], 10, 300, seed=0)
+
+
+def test_inception_score_of_certain_and_of_ignorant_classifiers() -> None:
+    """K equally frequent classes recognised without doubt score K; no knowledge scores 1."""
+    certain = 100 * torch.nn.functional.one_hot(torch.arange(200) % 4, 4).float()
+    value, error = metrics.inception_score(certain, seed=0)
+    assert value == pytest.approx(4, rel=0.1)  # parts of 20 images do not have exactly 5 of each class
+    assert metrics.inception_score(torch.zeros(50, 4), seed=0) == pytest.approx((1, 0), abs=1e-12)
+    assert error < 0.1
+    with pytest.raises(UserError, match="draw at least 10 images, not 9"):
+        metrics.inception_score(torch.zeros(9, 4), seed=0)
+
+
+def test_precision_and_recall_tell_what_is_missing() -> None:
+    """Generated images on half of the real ones: all are real, half of the real ones are reached. Exchanged sets swap both."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(300, 2, generator=generator), torch.randn(300, 2, generator=generator) + 100
+    more = torch.randn(300, 2, generator=generator)
+    precision, recall = metrics.precision_recall(more, torch.cat([left, right]))
+    assert precision > 0.9
+    assert 0.4 < recall <= 0.5
+    swapped = metrics.precision_recall(torch.cat([left, right]), more)
+    assert swapped == (recall, precision)
+    with pytest.raises(UserError, match="look at 3 neighbours: give more than 3 images"):
+        metrics.precision_recall(left[:3], right)
+
+
+def test_nearest_against_loops() -> None:
+    first, second = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.randn(5, 3)
+    distances, places = metrics.nearest(first, second, rows=3)
+    for row, (distance, place) in enumerate(zip(distances.tolist(), places.tolist(), strict=True)):
+        table = [float((first[row] - other).norm()) for other in second]
+        assert distance == pytest.approx(min(table), rel=1e-5)
+        assert place == table.index(min(table))
+    alone, others = metrics.nearest(first, first, skip=range(7), rows=3)
+    assert alone.min() > 0
+    assert (others != torch.arange(7)).all()
+
+
+def test_share_closer_against_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randint(0, 6, (40,), generator=generator).float(), torch.randint(1, 8, (30,), generator=generator).float()
+    pairs = (first[:, None] < second).double() + 0.5 * (first[:, None] == second).double()
+    assert metrics.share_closer(first, second)[0] == pytest.approx(float(pairs.mean()), abs=1e-12)
+    # The error against repetition: 400 pairs of normal sets, deviation known to 4 %.
+    sets = torch.randn(2, 400, 50, generator=generator)
+    found = [metrics.share_closer(a, b + 0.5) for a, b in zip(*sets, strict=True)]
+    values, errors = (torch.tensor(column) for column in zip(*found, strict=True))
+    assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.1)
+
+
+def test_copies_are_noticed() -> None:
+    """Copies of training images are always nearer to them than training images to each other; fresh ones are not."""
+    generator = torch.Generator().manual_seed(0)
+    training, fresh = torch.randn(2, 200, 5, generator=generator)
+    usual, _ = metrics.nearest(training, training, skip=range(200))
+    copied, _ = metrics.nearest(training[:50] + 1e-3, training)
+    assert metrics.share_closer(copied, usual)[0] > 0.99
+    share, error = metrics.share_closer(metrics.nearest(fresh, training)[0], usual)
+    assert abs(share - 0.5) < 3 * error
+
+
+def assert_parity(first: Tensor, second: Tensor, extractor: str, f1: Tensor, f2: Tensor, logits: Tensor, **options: Any) -> None:
+    """Assert that calculate_metrics finds what we do, to 1e-4 of each figure, for uint8 images, their features and logits."""
+    from torch_fidelity import calculate_metrics
+
+    size = len(first) // 3
+    found: dict[str, Any] = calculate_metrics(
+        input1=Images(first), input2=Images(second), cuda=False, verbose=False, feature_extractor=extractor, fid=True, kid=True,
+        isc=True, prc=True, kid_subset_size=size, kid_subsets=20, rng_seed=7, cache=False, batch_size=100, save_cpu_ram=True, **options,
+    )  # fmt: skip
+    precision, recall = metrics.precision_recall(f1, f2)
+    expected = {
+        "frechet_inception_distance": frechet_distance(f1, f2),
+        "kernel_inception_distance_mean": metrics.kernel_distance(f1, f2, 20, size, seed=7)[0],
+        "inception_score_mean": metrics.inception_score(logits, seed=7)[0],
+        "precision": precision,
+        "recall": recall,
+    }
+    for name, value in expected.items():
+        assert value == pytest.approx(found[name], rel=1e-4), name
+
+
+def test_parity_with_torch_fidelity(registered: str) -> None:
+    """Real digits against other real digits, on a registered extractor."""
+    digits = open_dataset(DataConfig())
+    first, second = digits.images(range(600)), digits.images(range(600, 1400))
+    f1, f2 = (features_of(images) for images in (first, second))
+    assert_parity(first, second, registered, f1, f2, f1[:, :10])
+
+
+def test_parity_on_photographs(registered: str, amgen_data: Path) -> None:
+    """Cats against ships."""
+    dataset = open_dataset(DataConfig(path=str(amgen_data / "cifar10-test.zip"), size=32, channels=3))
+    classes = [dataset.source.classes.index(name) for name in ("cat", "ship")]
+    first, second = (dataset.images((dataset.labels == label).nonzero()[:600, 0].tolist()) for label in classes)
+    f1, f2 = (features_of(images) for images in (first, second))
+    assert_parity(first, second, registered, f1, f2, f1[:, :10])
+
+
+@pytest.mark.skipif(not Inception.cached().is_file(), reason="the Inception weights are not in torch's cache")
+def test_parity_on_inception() -> None:
+    digits = open_dataset(DataConfig())
+    first, second = digits.images(range(30)), digits.images(range(30, 60))
+    extractor = make_extractor("inception", 1, 8)
+    f1, f2 = (extractor(images) for images in (first, second))
+    logits = extractor.logits(f1)
+    assert logits is not None
+    assert_parity(first, second, "inception-v3-compat", f1, f2, logits)
+
+
+class Images(torch.utils.data.Dataset[Tensor]):
+    """Gray images as torch-fidelity takes them."""
+
+    def __init__(self, images: Tensor):
+        self.images = images.expand(-1, 3, -1, -1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+def features_of(images: Tensor) -> Tensor:
+    """Sixteen mixtures of the first channel at 8x8, squashed: features that tell images apart without a network."""
+    mixing = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)) / 8
+    small = torch.nn.functional.adaptive_avg_pool2d(to_float(images[:, :1]), 8)
+    return torch.tanh(small.flatten(1) @ mixing)
+
+
+@pytest.fixture
+def registered() -> str:
+    """Register these features with torch-fidelity, once."""
+    from torch_fidelity import register_feature_extractor
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    class Squashed(FeatureExtractorBase):
+        def __init__(self, name: str, features_list: list[str], **kwargs: Any):
+            super().__init__(name, features_list)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("all", "logits")
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else "all"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            every = features_of(images)
+            return tuple({"all": every, "logits": every[:, :10]}[name] for name in self.features_list)
+
+    if "squashed-digits" not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor("squashed-digits", Squashed)
+    return "squashed-digits"

@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="table of cells, such as emt.csv")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each kind, with the seeds 0, 1, ...")
-    parser.add_argument("--images", type=int, default=200_000, help="samples to train each on")
+    parser.add_argument("--images", type=int, default=60_000, help="samples to train each on")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change an option of the preset")
     parser.add_argument("--runs", type=Path, default=Path("runs/cells"), help="folder for the runs")
     parser.add_argument("--json", type=Path, help="file for the report")
@@ -101,7 +101,7 @@ def main() -> None:
 def describe(row: dict[str, float]) -> str:
     """Return the metrics in words."""
     errors = {name: f" +- {row[name + ' error']:.4f}" if row[name + " error"] else " " * 10 for name in METRICS}
-    return "  ".join(f"{name} {row[name]:.4f}{errors[name]}" for name in METRICS)
+    return "  ".join(f"{name} {row[name]:.4f}{errors[name]}" for name in METRICS).rstrip()
 
 
 def predictions(common: list[str], options: argparse.Namespace, cells: Snapshots, time: float) -> dict[str, list[Cloud]]:

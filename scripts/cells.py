@@ -262,7 +262,7 @@ def draw(
     axes[1, 1].errorbar(values, names, xerr=bars, color="black", ls="", marker="o", ms=4, capsize=3)
     axes[1, 1].grid(axis="y", color="0.85")
     axes[1, 1].invert_yaxis()
-    axes[1, 1].set(xlabel="W1 to the cells held out (table's units), ± standard error over seeds")
+    axes[1, 1].set(xlabel="W1 to held-out cells (table's units), ± std. error")
     save_figure(figure, file)
 
 

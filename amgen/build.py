@@ -5,16 +5,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from amgen.actions import Action, DotAction, PooledAction, SquareAction, TimeOffset, UNet
+from amgen.actions import MLP, Action, DotAction, PooledAction, SquareAction, TimeOffset, UNet
 from amgen.config import (
+    ActionConfig,
     AdaptiveTimesConfig,
     ColourisationPathConfig,
     Config,
     ConvexConfig,
+    DataConfig,
     EntropicConfig,
     InPaintingPathConfig,
     MarginalLossConfig,
+    MLPConfig,
     OptimalTransportCouplingConfig,
+    SimulatedConfig,
+    SnapshotsConfig,
+    SnapshotsPathConfig,
     SuperResolutionPathConfig,
     TorusPathConfig,
     TrigonometricPathConfig,
@@ -35,6 +41,7 @@ from amgen.paths import (
     Masses,
     OptimalTransportCoupling,
     Path,
+    SnapshotPath,
     StratifiedTimes,
     SuperResolutionPath,
     TimeSampler,
@@ -48,30 +55,63 @@ from amgen.randomness import Purpose, derive_seed
 
 def build_action(config: Config) -> Action:
     """Build the action network; its initial weights are a function of the configuration's seed."""
-    options, path = config.action, build_path(config)
-    period = path.PERIOD if isinstance(path, TorusPath) else None
-    channels = config.data.channels if period is None else 2 * config.data.channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, Purpose.INITIAL_WEIGHTS, 0))
-        body = UNet(
-            channels=channels,
-            size=config.data.size,
-            width=options.width,
-            multipliers=options.multipliers,
-            blocks=options.blocks,
-            attention=options.attention,
-            attention_heads=options.attention_heads,
-            dropout=options.dropout,
-            time_frequency=options.time_frequency,
-            classes=options.classes + (no_label(config) is not None),
-            condition_channels=path.condition_channels(config.data.channels),
-            out_channels=None if options.head == "pooled" else channels,
-            checkpoint=config.training.checkpoint_activations,
-        )
-        offset = TimeOffset(options.time_frequency) if config.dynamics.kind == "unbalanced" else None
-        if options.head == "pooled":
-            return PooledAction(body, body.features, offset, period)
-        return {"dot": DotAction, "square": SquareAction}[options.head](body, offset, period)
+        if isinstance(config.action, MLPConfig):
+            return _build_mlp(config, config.action)
+        return _build_unet(config, config.action)
+
+
+def _build_unet(config: Config, options: ActionConfig) -> Action:
+    path, data = build_path(config), config.images
+    period = path.PERIOD if isinstance(path, TorusPath) else None
+    channels = data.channels if period is None else 2 * data.channels
+    body = UNet(
+        channels=channels,
+        size=data.size,
+        width=options.width,
+        multipliers=options.multipliers,
+        blocks=options.blocks,
+        attention=options.attention,
+        attention_heads=options.attention_heads,
+        dropout=options.dropout,
+        time_frequency=options.time_frequency,
+        classes=options.classes + (no_label(config) is not None),
+        condition_channels=path.condition_channels(data.channels),
+        out_channels=None if options.head == "pooled" else channels,
+        checkpoint=config.training.checkpoint_activations,
+    )
+    offset = _build_offset(config)
+    if options.head == "pooled":
+        return PooledAction(body, body.features, offset, period)
+    return {"dot": DotAction, "square": SquareAction}[options.head](body, offset, period)
+
+
+def _build_mlp(config: Config, options: MLPConfig) -> Action:
+    data = _population(config)
+    body = MLP(
+        dimension=data.dimension if data.period is None else 2 * data.dimension,
+        width=options.width,
+        depth=options.depth,
+        time_frequency=options.time_frequency,
+        time_features=options.time_features,
+        gain=options.gain,
+        features_only=options.head == "linear",
+    )
+    offset = _build_offset(config)
+    if options.head == "linear":
+        return PooledAction(body, options.width, offset, data.period)
+    return {"dot": DotAction, "square": SquareAction}[options.head](body, offset, data.period)
+
+
+def _build_offset(config: Config) -> TimeOffset | None:
+    return TimeOffset(config.action.time_frequency) if config.dynamics.kind == "unbalanced" else None
+
+
+def _population(config: Config) -> SnapshotsConfig | SimulatedConfig:
+    """Return the section `data` of a run on points."""
+    assert isinstance(config.data, SnapshotsConfig | SimulatedConfig)  # others are refused with the configuration
+    return config.data
 
 
 def no_label(config: Config) -> int | None:
@@ -95,13 +135,23 @@ def build_path(config: Config) -> Path:
         return ColourisationPath(options.noise)
     if isinstance(options, TorusPathConfig):
         return TorusPath()
+    if isinstance(options, SnapshotsPathConfig):
+        return _build_snapshot_path(options, _population(config))
     return LinearPath()
 
 
+def _build_snapshot_path(options: SnapshotsPathConfig, data: SnapshotsConfig | SimulatedConfig) -> SnapshotPath:
+    if data.times is None:
+        raise UserError("data.times are not known yet: they are recorded when a run is trained (amgen.data's `record`)")
+    return SnapshotPath(data.times, options.noise, data.weighted, data.period)
+
+
 def build_coupling(config: Config) -> Coupling:
-    """Build the rule that joins noise with data."""
+    """Build the rule that joins noise with data, or points of neighbouring times."""
     options = config.coupling
-    return OptimalTransportCoupling(options.group) if isinstance(options, OptimalTransportCouplingConfig) else IndependentCoupling()
+    if not isinstance(options, OptimalTransportCouplingConfig):
+        return IndependentCoupling()
+    return OptimalTransportCoupling(options.group, None if isinstance(config.data, DataConfig) else config.data.period)
 
 
 def build_times(config: Config) -> TimeSampler:

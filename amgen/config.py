@@ -9,8 +9,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
@@ -56,6 +57,7 @@ class MassesConfig(Section):
 class DataConfig(Section):
     """Where the images come from and the form they are brought into."""
 
+    kind: Literal["images"] = Field("images", description="Images; noise becomes data.")
     path: str = Field(
         "digits",
         min_length=1,
@@ -88,6 +90,93 @@ class DataConfig(Section):
     )
     workers: int = Field(0, ge=0, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
     masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
+
+
+class PopulationConfig(Section):
+    """What populations of points that are seen at several times have in common. An item of training is one point of each time."""
+
+    masses: ClassVar[None] = None
+    workers: ClassVar[int] = 0
+    on_error: ClassVar[str] = "stop"
+
+    whiten: Literal["none", "common", "columns", "full"] = Field(
+        "common",
+        description="Centre the points and divide them by one deviation (common) or each column by its own, or decorrelate them (full).",
+    )
+    times: Annotated[list[float], Field(min_length=2)] | None = Field(
+        None, description="Times to train on, in the table's unit; null for all but the one held out. Recorded when training starts."
+    )
+    origin: list[float] | None = Field(None, description="Centre of the whitened coordinates. Recorded when training starts.")
+    axes: list[list[float]] | None = Field(None, description="Matrix A of the whitening, x = origin + A z. Recorded when training starts.")
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "PopulationConfig":
+        if self.times is not None and any(first >= second for first, second in pairwise(self.times)):
+            raise ValueError(f"data.times={self.times}: expected increasing times")
+        return self
+
+
+class SnapshotsConfig(PopulationConfig):
+    """Points of a population at several times, from a table."""
+
+    kind: Literal["snapshots"] = Field("snapshots", description="A table of points at several times.")
+    path: str = Field(
+        min_length=1,
+        description="A .csv with a header, or an .npz with `times` and `points` or with `sample_labels` and `pcs`.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    dimension: Positive = Field(description="Columns of features to use, the first ones.")
+    time_column: str = Field("time", description="Column of a .csv that holds the times.")
+    mass_column: str | None = Field(None, description="Column of a .csv, or array of an .npz, that holds the mass of each row.")
+    hold_out: float | None = Field(None, description="A time between the first and the last to leave out, for evaluation.")
+    paired: bool = Field(False, description="Row i of every time is the same particle.")
+    counts: bool = Field(False, description="The mass of a time is its number of rows (a population that grows and shrinks).")
+    period: float | None = Field(None, gt=0, description="Period of every column, for points on a torus; null for none.")
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have masses of their own."""
+        return self.counts or self.mass_column is not None
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "SnapshotsConfig":
+        if self.counts and self.mass_column is not None:
+            raise ValueError("data.counts and data.mass_column each say what the masses are: leave one out")
+        if self.period is not None and self.whiten != "none":
+            raise ValueError(f"data.whiten={self.whiten} would change the period of the columns: set data.whiten=none")
+        return self
+
+
+class SimulatedConfig(PopulationConfig):
+    """Points of a system whose motion is known, simulated when training starts."""
+
+    kind: Literal["simulated"] = Field("simulated", description="A simulated population.")
+    paired: ClassVar[bool] = True
+    period: ClassVar[None] = None
+
+    system: Literal["hydrogen", "mixture", "ornstein-uhlenbeck"] = Field(
+        description="hydrogen: |psi|^2 of an electron in two states at once, 3 dimensions; mixture: three bells whose weights move, 2; "
+        "ornstein-uhlenbeck: drift to a centre and diffusion, 2."
+    )
+    particles: Annotated[int, Field(ge=2)] = Field(20_000, description="Particles to simulate.")
+    snapshots: Annotated[int, Field(ge=2)] = Field(101, description="Equidistant times at which they are seen.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the simulation.")
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates."""
+        return 3 if self.system == "hydrogen" else 2
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have masses of their own."""
+        return self.system == "mixture"
+
+
+AnyDataConfig = Annotated[
+    Annotated[DataConfig, Tag("images")] | Annotated[SnapshotsConfig, Tag("snapshots")] | Annotated[SimulatedConfig, Tag("simulated")],
+    _by("kind", "images"),
+]
 
 
 class LinearPathConfig(Section):
@@ -162,6 +251,15 @@ class TorusPathConfig(Section):
     kind: Literal["torus"] = Field("torus", description="x_t = x_1 + 2 (1 - t) e modulo 4, e uniform on [-1, 1].")
 
 
+class SnapshotsPathConfig(Section):
+    """Between the snapshots of a population."""
+
+    kind: Literal["snapshots"] = Field("snapshots", description="Straight lines between points of neighbouring times.")
+    noise: float = Field(
+        0.0, ge=0, description="Standard deviation of a Gaussian around every point, in whitened units; it smooths the marginals."
+    )
+
+
 PathConfig = Annotated[
     Annotated[LinearPathConfig, Tag("linear")]
     | Annotated[VPPathConfig, Tag("vp")]
@@ -169,7 +267,8 @@ PathConfig = Annotated[
     | Annotated[SuperResolutionPathConfig, Tag("super-resolution")]
     | Annotated[InPaintingPathConfig, Tag("in-painting")]
     | Annotated[ColourisationPathConfig, Tag("colourisation")]
-    | Annotated[TorusPathConfig, Tag("torus")],
+    | Annotated[TorusPathConfig, Tag("torus")]
+    | Annotated[SnapshotsPathConfig, Tag("snapshots")],
     _by("kind", "linear"),
 ]
 
@@ -264,6 +363,7 @@ TimesConfig = Annotated[
 class ActionConfig(Section):
     """The network s(t, x): a U-Net body and a scalar head."""
 
+    kind: Literal["unet"] = Field("unet", description="A U-Net, for images.")
     head: Literal["dot", "square", "pooled"] = Field("dot", description="dot: <x, f>; square: 1/2 |x - f|^2; pooled: w . mean(features).")
     width: Positive = Field(32, description="Channels of the first level.")
     multipliers: Annotated[list[Positive], Field(min_length=1)] = Field(
@@ -285,6 +385,25 @@ class ActionConfig(Section):
             if (self.width * multiplier) % self.attention_heads:
                 raise ValueError(f"attention_heads={self.attention_heads} does not divide {self.width * multiplier} channels")
         return self
+
+
+class MLPConfig(Section):
+    """The network s(t, x) of points: an MLP body and a scalar head."""
+
+    classes: ClassVar[int] = 0
+    label_dropout: ClassVar[float] = 0.0
+    dropout: ClassVar[float] = 0.0
+
+    kind: Literal["mlp"] = Field("mlp", description="A multilayer perceptron, for points.")
+    head: Literal["dot", "square", "linear"] = Field("dot", description="dot: <x, f>; square: 1/2 |x - f|^2; linear: w . features.")
+    width: Positive = Field(256, description="Units of each hidden layer.")
+    depth: Positive = Field(4, description="Hidden layers.")
+    gain: float = Field(1.0, gt=0, description="Factor on x as the network sees it; a large one learns fine structure sooner.")
+    time_features: Annotated[int, Field(ge=2)] = Field(32, description="Cosines and sines of t, together.")
+    time_frequency: float = Field(10.0, gt=0, description="Highest angular frequency of the embedding of t, radians per unit of t.")
+
+
+AnyActionConfig = Annotated[Annotated[ActionConfig, Tag("unet")] | Annotated[MLPConfig, Tag("mlp")], _by("kind", "unet")]
 
 
 Weight = Literal["constant", "1-t", "(1-t)^2"]
@@ -447,13 +566,13 @@ class Config(Section):
     """A complete run."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="Everything random in a run follows from this number.")
-    data: DataConfig = Field(default_factory=lambda: DataConfig())
+    data: AnyDataConfig = Field(default_factory=lambda: DataConfig(), description="What to learn from.")
     path: PathConfig = Field(default_factory=lambda: LinearPathConfig(), description="How noise is turned into data: the marginals q_t.")
     coupling: CouplingConfig = Field(
         default_factory=lambda: IndependentCouplingConfig(), description="Which noise is joined with which image."
     )
     dynamics: DynamicsConfig = Field(default_factory=lambda: BalancedConfig(), description="How the action moves samples.")
-    action: ActionConfig = Field(default_factory=lambda: ActionConfig())
+    action: AnyActionConfig = Field(default_factory=lambda: ActionConfig(), description="The network.")
     loss: LossConfig = Field(default_factory=lambda: ConditionalLossConfig(), description="The form of the objective.")
     times: TimesConfig = Field(default_factory=lambda: StratifiedTimesConfig(), description="How the times of a batch are drawn.")
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
@@ -462,6 +581,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "Config":
+        if not isinstance(self.data, DataConfig) or not isinstance(self.action, ActionConfig):
+            return self
         size, halvings = self.data.size, len(self.action.multipliers) - 1
         if size % 2**halvings:
             raise ValueError(f"data.size={size} cannot be halved {halvings} times, once for each of action.multipliers")
@@ -478,9 +599,30 @@ class Config(Section):
         return self
 
     @property
+    def images(self) -> DataConfig:
+        """The section `data` of a run on images.
+
+        Raises:
+            UserError: if the run is on points.
+        """
+        if not isinstance(self.data, DataConfig):
+            raise UserError(f"this model is of points (data.kind={self.data.kind}), and this is for images: try amgen sample, or scripts/")
+        return self.data
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images."""
-        return self.data.channels, self.data.size, self.data.size
+        """(C, H, W) of the images; otherwise as `images`."""
+        return self.images.channels, self.images.size, self.images.size
+
+    @property
+    def noun(self) -> str:
+        """What is moved: images or points."""
+        return "images" if isinstance(self.data, DataConfig) else "points"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what is moved: (C, H, W) of images, (D,) of points."""
+        return self.image_shape if isinstance(self.data, DataConfig) else (self.data.dimension,)
 
     def to_yaml(self) -> str:
         """Return the resolved options as YAML, sections in the order of this file."""
@@ -500,6 +642,19 @@ def _mismatches(config: Config) -> Iterator[str]:
     """Yield what is wrong with the combination of sections, each with its reason and what to do instead."""
     path, dynamics, loss, coupling = config.path, config.dynamics, config.loss, config.coupling
     conditional = loss.form == "conditional"
+    if isinstance(loss, MarginalLossConfig) and loss.probes != 1 and dynamics.kind != "entropic":
+        yield f"loss.probes={loss.probes} is for the Laplacian of entropic dynamics, not dynamics.kind={dynamics.kind}: leave it out"
+    yield from _solver_mismatches(config)
+    if config.sampling.guidance != 1 and not config.action.label_dropout:
+        yield (
+            f"sampling.guidance={config.sampling.guidance} needs a model that also learned without classes: "
+            "train with action.label_dropout=0.1"
+        )
+    if not isinstance(config.data, DataConfig):
+        yield from _population_mismatches(config, config.data)
+        return
+    if path.kind == "snapshots" or config.action.kind == "mlp":
+        yield f"path.kind={path.kind}, action.kind={config.action.kind}: snapshots and mlp are for points: set data.kind=snapshots"
     if isinstance(path, ColourisationPathConfig) and config.data.channels != 3:
         yield "path.kind=colourisation needs colours: set data.channels=3"
     if isinstance(path, SuperResolutionPathConfig) and path.factor > config.data.size:
@@ -539,17 +694,34 @@ def _mismatches(config: Config) -> Iterator[str]:
             )
     if dynamics.kind == "entropic" and dynamics.schedule == "sqrt(a)" and path.kind == "torus":
         yield "dynamics.schedule=sqrt(a) needs the noise scale a_t of a Gaussian path, which the torus has not: set dynamics.schedule=1-t"
-    if isinstance(loss, MarginalLossConfig) and loss.probes != 1 and dynamics.kind != "entropic":
-        yield f"loss.probes={loss.probes} is for the Laplacian of entropic dynamics, not dynamics.kind={dynamics.kind}: leave it out"
     if config.data.masses is not None and dynamics.kind != "unbalanced":
         yield f"data.masses change in time, which dynamics.kind={dynamics.kind} cannot follow: set dynamics.kind=unbalanced"
     if dynamics.kind == "unbalanced" and config.action.classes:
         yield "dynamics.kind=unbalanced moves mass between classes, so the action must not be told the class: set action.classes=0"
-    yield from _solver_mismatches(config)
-    if config.sampling.guidance != 1 and not config.action.label_dropout:
+
+
+def _population_mismatches(config: Config, data: SnapshotsConfig | SimulatedConfig) -> Iterator[str]:
+    """Yield what is wrong with the combination of sections for a population of points."""
+    path, dynamics, conditional = config.path, config.dynamics, config.loss.form == "conditional"
+    if not isinstance(path, SnapshotsPathConfig) or config.action.kind != "mlp":
         yield (
-            f"sampling.guidance={config.sampling.guidance} needs a model that also learned without classes: "
-            "train with action.label_dropout=0.1"
+            f"path.kind={path.kind}, action.kind={config.action.kind} are for images: set path.kind=snapshots and action.kind=mlp for "
+            f"data.kind={data.kind}"
+        )
+        return
+    if config.coupling.kind == "ot" and data.paired:
+        yield "coupling.kind=ot would part rows that belong together (data.paired): set coupling.kind=independent"
+    if dynamics.kind == "entropic" and not path.noise:
+        if conditional:
+            yield "dynamics.kind=entropic in conditional form needs path.noise above 0, for the score: set it, or loss.form=marginal"
+        elif dynamics.schedule == "sqrt(a)":
+            yield "dynamics.schedule=sqrt(a) needs path.noise above 0: set dynamics.schedule=constant"
+    if isinstance(data, SnapshotsConfig) and data.counts and dynamics.kind != "unbalanced":
+        yield f"data.counts lets the total mass change, which dynamics.kind={dynamics.kind} cannot follow: set dynamics.kind=unbalanced"
+    if data.weighted and dynamics.kind != "unbalanced" and conditional:
+        yield (
+            f"masses that move are not followed by dynamics.kind={dynamics.kind} in conditional form: set dynamics.kind=unbalanced, or "
+            "loss.form=marginal"
         )
 
 
@@ -567,6 +739,8 @@ def _solver_mismatches(config: Config) -> Iterator[str]:
         yield f"sampling.noise_level={level} is for balanced dynamics, not dynamics.kind={dynamics.kind}: leave it at 0"
     if level and config.path.kind == "torus":
         yield f"sampling.noise_level={level} needs a path that is Gaussian given the data, which the torus is not: leave it at 0"
+    if level and config.path.kind == "snapshots":
+        yield f"sampling.noise_level={level} needs a path that starts from noise, which path.kind=snapshots does not: leave it at 0"
     if level and config.coupling.kind == "ot":
         yield (
             f"sampling.noise_level={level} needs noise that is independent of the data, which coupling.kind=ot undoes: leave it at 0, or "

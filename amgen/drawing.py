@@ -30,6 +30,7 @@ class Drawn:
         evaluations: gradients of the action for the hungriest batch (NFE).
         log_weights: of all images, in the order of their indices, where they carry weights.
         written: a line for each thing written.
+        noun: images or points.
     """
 
     images: int
@@ -37,6 +38,7 @@ class Drawn:
     evaluations: int
     log_weights: list[float] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    noun: str = "images"
 
 
 def parse_indices(text: str) -> list[int]:
@@ -102,7 +104,7 @@ def draw(
     processes.wait()  # nobody writes before all have looked
     total = sum(map(len, wanted))
     if total < len(indices) and processes.main:
-        say(f"{len(indices) - total:,} of {len(indices):,} images are there already")
+        say(f"{len(indices) - total:,} of {len(indices):,} {model.config.noun} are there already")
 
     solver, start, reported = solver_of(options), time.perf_counter(), time.perf_counter()
     pictures: dict[int, list[Tensor]] = {}
@@ -122,12 +124,12 @@ def draw(
         if processes.main and now - reported > REPORT_EVERY:
             reported, drawn = now, min(total, done * processes.count)
             rate = drawn / (now - start)
-            say(f"{drawn:,}/{total:,} images  {rate:,.1f} images/s  {(total - drawn) / rate / 60:.1f} min left")
+            say(f"{drawn:,}/{total:,} {model.config.noun}  {rate:,.1f} {model.config.noun}/s  {(total - drawn) / rate / 60:.1f} min left")
     evaluations = max(processes.gather([evaluations]))
     seconds = time.perf_counter() - start
     pictures = dict(processes.gather(list(pictures.items())))
     weights = dict(processes.gather(list(weights.items())))
-    result = Drawn(total, seconds, evaluations)
+    result = Drawn(total, seconds, evaluations, noun=model.config.noun)
     if not processes.main:
         return result
     if folder is not None and len(weights) < len(indices):
@@ -155,8 +157,8 @@ def summary(drawn: Drawn) -> list[str]:
     lines = []
     if drawn.images:
         rate = drawn.images / drawn.seconds
-        lines.append(f"{drawn.images:,} images in {drawn.seconds:.1f} s, {rate:,.1f} images/s, NFE {drawn.evaluations}")
+        lines.append(f"{drawn.images:,} {drawn.noun} in {drawn.seconds:.1f} s, {rate:,.1f} {drawn.noun}/s, NFE {drawn.evaluations}")
     if drawn.log_weights:
         size = effective_sample_size(drawn.log_weights)
-        lines.append(f"effective sample size {size:,.1f} of {len(drawn.log_weights):,} weighted images")
+        lines.append(f"effective sample size {size:,.1f} of {len(drawn.log_weights):,} weighted {drawn.noun}")
     return lines

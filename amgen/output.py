@@ -15,10 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from amgen.data import make_grid, to_image
+from amgen.data import make_grid, make_picture, to_image
 from amgen.errors import UserError, unknown
 from amgen.files import make_folder, write_bytes, write_json, write_text
-from amgen.sampling import Samples
+from amgen.sampling import Model, Samples
 from amgen.trajectory import Encoded
 
 FORMATS = ("png", "npz")
@@ -32,21 +32,25 @@ class ImageFolder:
     """A folder of generated images, filled batch by batch.
 
     png: 000000.png, 000001.png, ..., named by image index; images that carry weights have them in the file's text and, at the end, in
-        weights.csv. npz: one
-    shard a batch, images-FIRST-LAST.npz, with `images` uint8 (N, H, W, C), `indices`, and `labels`, `log_weights`, `inputs`, `truths`
-    where there are any. Each file is there whole or not at all, so that an interrupted command goes on where it stopped.
+        weights.csv.
+    npz: one shard a batch, images-FIRST-LAST.npz (or points-FIRST-LAST.npz), with `images` uint8 (N, H, W, C) (or `points` float32 (N,
+        D) and `starts`), `indices`, and `labels`, `log_weights`, `inputs`, `truths` where there are any.
+
+    Each file is there whole or not at all, so that an interrupted command goes on where it stopped.
 
     Args:
         folder: the folder.
         form: png or npz.
         settings: what the images depend on; a folder that holds images made with other settings is refused.
         main: whether this process prepares the folder.
+        noun: images or points.
     """
 
-    def __init__(self, folder: Path, form: str, settings: Mapping[str, Any], main: bool = True):
+    def __init__(self, folder: Path, form: str, settings: Mapping[str, Any], main: bool = True, noun: str = "images"):
         check_format(form)
         self.folder = folder
         self.form = form
+        self.noun = noun
         if main:
             make_folder(folder)
             _check_settings(folder, {"format": form, **settings})
@@ -91,7 +95,8 @@ class ImageFolder:
 
     def finish(self, batches: Iterable[Sequence[int]], resampled: Sequence[int] | None = None) -> list[str]:
         """Write what needs all images; return a line for each thing that is there."""
-        written = [f"{self.folder}/*.{self.form}"]
+        contents = ": points at t = 1 and their starts, in the units of the table" if self.noun == "points" else ""
+        written = [f"{self.folder}/*.{self.form}{contents}"]
         weights = self.weights(batches) if self.form == "png" else {}
         if weights:
             write_text(self.folder / "weights.csv", _csv(["index", WEIGHT], weights.items()))
@@ -103,17 +108,18 @@ class ImageFolder:
 
     def _files(self, batch: Sequence[int]) -> list[Path]:
         if self.form == "npz":
-            return [self.folder / f"images-{batch[0]:06d}-{batch[-1]:06d}.npz"]
+            return [self.folder / f"{self.noun}-{batch[0]:06d}-{batch[-1]:06d}.npz"]
         return [self.folder / f"{index:06d}.png" for index in batch]
 
 
 def arrays(samples: Samples) -> dict[str, np.ndarray]:
-    """Return a batch as arrays, pictures with channels last."""
+    """Return a batch as arrays: pictures with channels last, or `points` and where they started, `starts`."""
     found = {"indices": np.asarray(samples.indices)}
-    for name in ("images", "inputs", "truths"):
-        pictures = getattr(samples, name)
-        if pictures is not None:
-            found[name] = pictures.permute(0, 2, 3, 1).numpy()
+    points = samples.images.dim() == 2
+    for name, called in {"images": "points", "inputs": "starts", "truths": ""}.items():
+        values = getattr(samples, name)
+        if values is not None:
+            found[called if points else name] = values.numpy() if points else values.permute(0, 2, 3, 1).numpy()
     for name in ("labels", "log_weights"):
         values = getattr(samples, name)
         if values is not None:
@@ -127,6 +133,25 @@ def check_format(form: str) -> None:
         raise unknown("format", form, FORMATS)
 
 
+def form_of(form: str | None, model: Model) -> str:
+    """Return the form of output for a model: the one asked for, by default png for images and npz for points.
+
+    Raises:
+        UserError: if points are to be PNG files.
+    """
+    default = "npz" if model.config.noun == "points" else "png"
+    if form == "png" and default == "npz":
+        raise UserError("--format png is for images, and this model is of points: leave it out, or give --format npz")
+    return form or default
+
+
+def check_images(model: Model, files: Mapping[str, Path | None]) -> None:
+    """Refuse pictures that show images, by their options, for a model of points."""
+    for option, file in files.items():
+        if file is not None and model.config.noun == "points":
+            raise UserError(f"{option} {file} shows images, and this model is of points: use --grid for a scatter, or --plot")
+
+
 def check_picture(option: str, file: Path | None, endings: Sequence[str] = PICTURES) -> None:
     """Refuse a file name whose ending is not a picture's, before any image is made."""
     if file is not None and file.suffix.lower() not in endings:
@@ -134,9 +159,9 @@ def check_picture(option: str, file: Path | None, endings: Sequence[str] = PICTU
 
 
 def save_grid(file: Path, pictures: Sequence[Tensor], columns: int | None = None) -> None:
-    """Draw a grid of uint8 images (N, C, H, W), rows of each set in turn."""
+    """Picture uint8 images (N, C, H, W), rows of each set in turn, or sets of points (N, D)."""
     make_folder(file.parent)
-    _save(file, make_grid(*pictures, columns=columns))
+    _save(file, make_picture(pictures, columns))
 
 
 def save_animation(file: Path, frames: Tensor, seconds: float = 2.0) -> None:
@@ -168,7 +193,7 @@ def read_noise(file: Path, shape: Sequence[int]) -> Tensor:
             noise = torch.from_numpy(archive["noise"])
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"cannot read noise from {file}: {error}: give an .npz that amgen encode wrote") from None
-    if noise.ndim != 4 or tuple(noise.shape[1:]) != tuple(shape) or not noise.is_floating_point():
+    if tuple(noise.shape[1:]) != tuple(shape) or not noise.is_floating_point():
         raise UserError(
             f"{file} holds noise of shape {tuple(noise.shape)}, {noise.dtype}: expected floats (N, {', '.join(map(str, shape))})"
         )

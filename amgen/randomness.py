@@ -36,6 +36,8 @@ class Purpose(IntEnum):
     TRACE_PROBE = 17
     LIKELIHOOD_IMAGES = 18
     BOUNDARY_DROPOUT = 19
+    SNAPSHOT = 20
+    SIMULATION = 21
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int) -> int:

@@ -1,4 +1,4 @@
-"""From a checkpoint and seeds to images."""
+"""From a checkpoint and seeds to images, or to points."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from torch import Tensor
 from amgen import checkpoints
 from amgen.actions import Action
 from amgen.build import build_action, build_kind, build_path, no_label
-from amgen.config import Config, SamplingConfig, change
-from amgen.data import ImageDataset, open_dataset, to_float, to_uint8
+from amgen.config import Config, DataConfig, SamplingConfig, change
+from amgen.data import ImageDataset, SnapshotDataset, Units, open_dataset, recorded_units, to_uint8
 from amgen.dynamics import Dynamics
 from amgen.errors import Diverged, UserError
 from amgen.kinds import Kind, Unbalanced
@@ -51,6 +51,16 @@ class Model:
         return next(self.action.parameters()).device
 
     @property
+    def units(self) -> Units | None:
+        """From the coordinates that points are moved in to their own; None for images."""
+        return None if isinstance(self.config.data, DataConfig) else recorded_units(self.config.data)
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Return what is moved as users know it, on the CPU: uint8 images, or points (B, D) in their own coordinates, float32."""
+        units = self.units
+        return to_uint8(x).cpu() if units is None else units.outside(x)
+
+    @property
     def run(self) -> Path:
         """The run directory that the checkpoint lies in, its own folder if it was copied out of one, or that of an exported file."""
         if self.source.is_file():
@@ -69,7 +79,7 @@ class Model:
         start: str | None = None,
         **options: Any,
     ) -> Tensor:
-        """Draw images, uint8 (num, C, H, W), on the CPU.
+        """Draw images, uint8 (num, C, H, W), or points, float32 (num, D), on the CPU.
 
         Args:
             num: how many.
@@ -77,8 +87,8 @@ class Model:
             steps: number of steps.
             seed: image i is a function of this seed and i.
             label: class to draw, where the model has classes; by default each in turn.
-            start: images that a model which completes or colours them starts from (a folder, zip or data set); by default its training
-                images.
+            start: images that a model which completes or colours them starts from (a folder, zip or data set), or the table of points that
+                a population starts from; by default the training data.
             options: further settings of the section `sampling` of the configuration, such as `guidance` or `step_grid`.
 
         Raises:
@@ -109,12 +119,12 @@ class Samples:
 
     Attributes:
         indices: index of each image; image i is a function of (model, solver, seed, i).
-        images: uint8, (B, C, H, W).
+        images: uint8, (B, C, H, W); of a population, points at t = 1, float32 (B, D).
         labels: classes asked for, int64 (B,); None for an unconditional model.
         evaluations: gradients of the action evaluated for the batch (NFE).
         log_weights: log of each image's mass, float64 (B,), where the dynamics are unbalanced; None where all count the same.
-        inputs: what was given of each image, as a picture, uint8 (B, C, H, W); None for a model that starts from noise alone.
-        truths: the images that it was given of, same shape.
+        inputs: what was given of each image, as a picture, uint8 (B, C, H, W), or the point at t = 0; None where noise is all.
+        truths: the images that it was given of, same shape; None for points.
     """
 
     indices: Sequence[int]
@@ -170,7 +180,7 @@ class Request:
         seed: image i is a function of (model, solver, seed, i).
         label: class to draw; by default class i modulo the number of classes. None alone for a model without classes.
         guidance: strength of classifier-free guidance, 1 for none.
-        images: images that a model which completes or colours them starts from; image i modulo their number.
+        images: images that a model which completes or colours them starts from, or the population; image i modulo their number.
         noise_level: G of the SDE with g(t) = G sqrt(a_t) and the marginals of balanced dynamics; 0 for the ODE.
         between: indices of two images; the ones drawn then lie between them, their noise turned from one to the other in equal angles.
         count: how many images `between` is divided into.
@@ -180,7 +190,7 @@ class Request:
     seed: int = 0
     label: int | None = None
     guidance: float = 1.0
-    images: ImageDataset | None = None
+    images: ImageDataset | SnapshotDataset | None = None
     noise_level: float = 0.0
     between: tuple[int, int] | None = None
     count: int = 0
@@ -249,10 +259,10 @@ def generate(
     watch = None if observe is None else lambda t, x: observe(t, x, dynamics)
     log_weights = None
     if isinstance(solver, SDESolver):
-        brownian = BrownianMotion(request.seed, indices, model.config.image_shape, model.device)
+        brownian = BrownianMotion(request.seed, indices, model.config.shape, model.device)
         x = solver.solve(dynamics.drift, dynamics.diffusion, brownian, batch.x, watch)
     elif isinstance(model.kind, Unbalanced):
-        x, log_weights = _solve_with_weights(solver, dynamics, batch.x, watch)
+        x, log_weights = _solve_with_weights(solver, dynamics, batch.x, model.path.start_mass(batch.data), watch)
     else:
         x = solver.solve(dynamics.velocity, batch.x, observe=watch)
     finite = torch.isfinite(x).flatten(1).all(dim=1)
@@ -261,12 +271,12 @@ def generate(
         raise Diverged(f"image {first} has values that are not finite: use more steps or another checkpoint")
     return Samples(
         indices,
-        to_uint8(model.path.finish(x)).cpu(),
+        model.outside(model.path.finish(x)),
         batch.labels,
         dynamics.evaluations,
         log_weights,
-        None if batch.data is None else to_uint8(model.path.shown(batch.data, given)).cpu(),
-        None if batch.data is None else to_uint8(batch.data).cpu(),
+        None if batch.data is None else model.outside(model.path.shown(batch.data, given)),
+        None if batch.data is None or model.units is not None else model.outside(batch.data),
     )
 
 
@@ -287,8 +297,8 @@ def generate_all(model: Model, options: SamplingConfig, indices: Sequence[int], 
         yield generate(model, solver, batch, request)
 
 
-def start_images(model: Model, path: str | None) -> ImageDataset | None:
-    """Open the images that a model which completes or colours them starts from: those at `path`, by default its training images.
+def start_images(model: Model, path: str | None) -> ImageDataset | SnapshotDataset | None:
+    """Open the images that a model which completes or colours them starts from, or the population: at `path`, by default the training data.
 
     Raises:
         UserError: if the model starts from noise alone, or the images cannot be opened.
@@ -325,37 +335,38 @@ def _weights(log_weights: Sequence[float]) -> Tensor:
 
 def _noise(model: Model, indices: Sequence[int], request: Request) -> Tensor:
     """Return standard normal noise for each image, (B, C, H, W)."""
-    shape = model.config.image_shape
+    shape = model.config.shape
     if request.between is None:
         return gaussian(request.seed, Purpose.SAMPLE_NOISE, indices, shape)
     first, last = gaussian(request.seed, Purpose.SAMPLE_NOISE, request.between, shape).double()
     angle = torch.arccos((first * last).sum() / (first.norm() * last.norm()))
-    share = torch.tensor([index / max(1, request.count - 1) for index in indices], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    share = torch.tensor([index / max(1, request.count - 1) for index in indices], dtype=torch.float64).reshape(-1, *[1] * len(shape))
     return ((((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()).float()
 
 
 def _solve_with_weights(
-    solver: ODESolver, dynamics: Dynamics, x: Tensor, observe: Callable[[float, Tensor], None] | None
+    solver: ODESolver, dynamics: Dynamics, x: Tensor, mass: Tensor | None, observe: Callable[[float, Tensor], None] | None
 ) -> tuple[Tensor, Tensor]:
-    """Carry points and their log-weights, one more entry of each, from noise to data; the weights are float64."""
+    """Carry points and their log-weights, one more entry of each, from t = 0, where their `mass` (B,) may be given, to t = 1."""
     shape = x.shape
+    start = x.new_zeros(len(x), 1) if mass is None else mass.log().to(x)[:, None]
 
     def velocity(t: float, state: Tensor) -> Tensor:
         motion, growth = dynamics.velocity_and_growth(t, state[:, :-1].reshape(shape))
         return torch.cat([motion.flatten(1), growth[:, None].to(motion.dtype)], dim=1)
 
     watch = None if observe is None else lambda t, state: observe(t, state[:, :-1].reshape(shape))
-    end = solver.solve(velocity, torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], dim=1), observe=watch)
+    end = solver.solve(velocity, torch.cat([x.flatten(1), start], dim=1), observe=watch)
     return end[:, :-1].reshape(shape), end[:, -1].double().cpu()
 
 
-def _start_images(model: Model, images: ImageDataset | None, indices: Sequence[int]) -> Tensor | None:
-    """Return the images to start from, in [-1, 1] and on the device, where the model needs some."""
+def _start_images(model: Model, images: ImageDataset | SnapshotDataset | None, indices: Sequence[int]) -> Tensor | None:
+    """Return the images to start from, in [-1, 1], or the chains of a population, on the device, where the model needs some."""
     if not model.path.guided:
         return None
     if images is None:
         raise UserError("this model completes given images: give some (--condition-data)")
-    return to_float(images.images([index % len(images) for index in indices])).to(model.device)
+    return images.floats([index % len(images) for index in indices]).to(model.device)
 
 
 def _labels(classes: int, indices: Sequence[int], request: Request) -> Tensor | None:

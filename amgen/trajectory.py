@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from amgen.config import SamplingConfig
-from amgen.data import to_uint8
 from amgen.dynamics import Dynamics
 from amgen.errors import UserError
 from amgen.kinds import Entropic
@@ -21,7 +20,7 @@ class Trajectory:
 
     Attributes:
         times: T times from 0 to 1.
-        frames: uint8, (T, N, C, H, W); noise is clipped to the range of images.
+        frames: uint8, (T, N, C, H, W); noise is clipped to the range of images. Of points, float32 (T, N, D).
         speeds: |v| of each image, (T, N).
     """
 
@@ -48,7 +47,7 @@ def record(model: Model, options: SamplingConfig, indices: Sequence[int], reques
 
     def watch(t: float, x: Tensor, dynamics: Dynamics) -> None:
         times.append(t)
-        frames.append(to_uint8(model.path.finish(x)).cpu())
+        frames.append(model.outside(model.path.finish(x)))
         speeds.append(dynamics.velocity(t, x).flatten(1).norm(dim=1).cpu())
 
     generate(model, solver_of(options), indices, request, watch)

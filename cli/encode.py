@@ -49,7 +49,7 @@ def encode(
     config.change(config.SamplingConfig(), changes)
     model = load(run, ema, raw, device)
     options = model.options(changes)
-    dataset = open_dataset(config.change(model.config.data, {"path": data}))
+    dataset = open_dataset(config.change(model.config.images, {"path": data}))
     request = Request(seed, label, images=dataset if model.path.guided else None)
     batches = batches_of(range(min(num, len(dataset))), options.batch_size)
     encoded = [encode_batch(model, options, to_float(dataset.images(batch)), batch, request) for batch in batches]

@@ -127,7 +127,7 @@ def eval_fid(
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(features, channels, size, weights, model.device)
     opened = [
-        open_reference(path, model.config.data, extractor, processes, number, options.batch_size, cache)
+        open_reference(path, model.config.images, extractor, processes, number, options.batch_size, cache)
         for path, number in [(data, real)] + ([(held_out, None)] if held_out is not None else [])
     ]
     choices = Choices(chosen_metrics(metrics, extractor, opened[0]), kid_subsets, kid_subset_size)

@@ -40,7 +40,7 @@ def reference_stats(
     if out is not None and out.suffix != ".npz":
         raise UserError(f"--out {out}: expected a file name that ends in .npz")
     run = Path(preset) / "config.yaml"
-    options = config.load(str(run) if run.is_file() else preset).data
+    options = config.load(str(run) if run.is_file() else preset).images
     processes = Processes.join(device)
     extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
     dataset = open_dataset(config.change(options, {"path": data}))

@@ -58,7 +58,10 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the images; the same command again goes on where it stopped.", show_default=False)
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="png: a file an image; npz: a shard a batch.")] = "png",
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="png: a file an image; npz: a shard a batch. Default: png, for points npz.", show_default=False),
+    ] = None,
     resample: Annotated[
         bool, typer.Option("--resample", help="Also draw indices in proportion to the weights (unbalanced dynamics).")
     ] = False,
@@ -97,7 +100,7 @@ def sample(
     }
     # Everything that can be wrong is looked at before anything slow is done.
     config.change(config.SamplingConfig(), changes)
-    output.check_format(form)
+    output.check_format(form or "png")
     output.check_picture("--grid", grid)
     output.check_picture("--strip", strip)
     output.check_picture("--gif", gif, output.MOVING)
@@ -109,7 +112,10 @@ def sample(
     model = load(run, ema, raw, processes.device)
     options = model.options(changes)
     images = start_images(model, condition_data)
-    codes = None if noise is None else output.read_noise(noise, model.config.image_shape)
+    form = output.form_of(form, model)
+    points = model.config.noun == "points"
+    output.check_images(model, {"--gif": gif, "--strip": strip})
+    codes = None if noise is None else output.read_noise(noise, model.config.shape)
     if codes is not None:
         indices = starts_of(codes, None if seeds is None else indices, between)
     request = Request(seed, label, options.guidance, images, options.noise_level, ends, len(indices), codes)
@@ -125,11 +131,11 @@ def sample(
     }
     settings = {key: value for key, value in settings.items() if value is not None}
     if out is None and grid is None and gif is None and strip is None and plot is None:
-        grid = Path("samples.png")
+        grid, out = (None, Path("samples")) if points else (Path("samples.png"), None)
     lines: list[str] = []
     if out is not None or grid is not None:
         extra = {"batch_size": options.batch_size} if form == "npz" else {}
-        folder = None if out is None else output.ImageFolder(out, form, {**settings, **extra}, processes.main)
+        folder = None if out is None else output.ImageFolder(out, form, {**settings, **extra}, processes.main, model.config.noun)
         drawn = draw(model, options, request, indices, processes, folder, grid, resample)
         lines = [*(f"wrote {line}" for line in drawn.written), *summary(drawn)]
     if processes.main:

@@ -26,7 +26,7 @@ def main() -> None:
     model = sampling.load(options.run)
     if model.config.image_shape != (1, 8, 8):
         raise UserError("the classifier knows 8x8 digits alone")
-    dataset = open_dataset(model.config.data)
+    dataset = open_dataset(model.config.images)
     shares = torch.tensor(dataset.class_counts(), dtype=torch.float64) / len(dataset)
     masses = build_masses(model.config, dataset.class_counts())
     start, target = (shares, shares) if masses is None else (masses.start * shares, masses.end * shares)

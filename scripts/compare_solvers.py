@@ -35,7 +35,7 @@ def main() -> None:
     model = sampling.load(options.run)
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(options.features, channels, size, None, model.device)
-    reference = open_reference(options.data, model.config.data, extractor, Processes())
+    reference = open_reference(options.data, model.config.images, extractor, Processes())
     combinations = [settings for name in options.solvers for settings in settings_of(name, options)]
     changes = {"batch_size": options.batch_size}
     evaluations, settings = evaluate_all(

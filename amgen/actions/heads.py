@@ -77,7 +77,7 @@ class SquareAction(Action):
 
 
 class PooledAction(Action):
-    """s = w . mean over pixels of f(t, x), for a body that returns features (B, features, H, W)."""
+    """s = w . mean over pixels of f(t, x), for a body that returns features (B, features, H, W), or those of points, (B, features)."""
 
     def __init__(self, body: nn.Module, features: int, offset: nn.Module | None = None, period: float | None = None):
         super().__init__(body, offset, period)
@@ -85,7 +85,7 @@ class PooledAction(Action):
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:
         """Return the weighted sum of the pooled features."""
-        return _sum(f.mean(dim=(2, 3), dtype=wide(f.dtype)) * self.weight)
+        return _sum((f.mean(dim=(2, 3), dtype=wide(f.dtype)) if f.dim() == 4 else f) * self.weight)
 
 
 def _sum(terms: Tensor) -> Tensor:

@@ -10,26 +10,42 @@ class MLP(nn.Module):
     """f(t, x) for vectors x: SiLU layers on x beside an embedding of t.
 
     Args:
-        dimension: length of x, and of the output.
-        width: units of each hidden layer.
+        dimension: length of x.
+        width: units of each hidden layer, which are the features.
         depth: hidden layers.
         time_frequency: highest angular frequency of the embedding of t, radians.
+        time_features: length of the embedding of t; by default `width`.
+        gain: factor on x as the body sees it; a large one learns fine structure sooner.
+        features_only: return the features of the last hidden layer instead of a vector like x.
     """
 
-    def __init__(self, dimension: int, width: int, depth: int, time_frequency: float = 10.0):
+    def __init__(
+        self,
+        dimension: int,
+        width: int,
+        depth: int,
+        time_frequency: float = 10.0,
+        time_features: int | None = None,
+        gain: float = 1.0,
+        features_only: bool = False,
+    ):
         super().__init__()
-        self.time = TimeEmbedding(width, time_frequency)
+        self.gain = gain
+        embedding = time_features or width
+        self.time = TimeEmbedding(embedding, time_frequency)
         layers: list[nn.Module] = []
-        current = dimension + width
+        current = dimension + embedding
         for _ in range(depth):
             layers += [nn.Linear(current, width), nn.SiLU()]
             current = width
-        self.layers = nn.Sequential(*layers, nn.Linear(current, dimension))
+        if not features_only:
+            layers.append(nn.Linear(current, dimension))
+        self.layers = nn.Sequential(*layers)
 
     def forward(
         self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
     ) -> Tensor:
-        """Map times (B,) and vectors (B, dimension) to (B, dimension)."""
+        """Map times (B,) and vectors (B, dimension) to (B, dimension), or to features (B, width)."""
         if label is not None or condition is not None:
             raise ValueError("an MLP action takes neither labels nor conditions")
-        return self.layers(torch.cat([x, self.time(t)], dim=1))
+        return self.layers(torch.cat([self.gain * x, self.time(t)], dim=1))

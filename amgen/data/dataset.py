@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 
 from amgen.config import DataConfig
 from amgen.data.images import prepare, to_float
-from amgen.data.sources import ImageSource, open_source
+from amgen.data.sources import ImageSource
 from amgen.errors import UnreadableImage, UserError
 from amgen.randomness import Purpose, gaussian, permutation, uniform
 
@@ -68,10 +69,17 @@ class ImageDataset:
             return self._memory[torch.as_tensor(indices)]
         return torch.stack([self._decode(self.readable(int(index))) for index in indices])
 
+    def floats(self, indices: Sequence[int]) -> Tensor:
+        """Return the images at `indices` as training sees them, float32 in [-1, 1]."""
+        return to_float(self.images(indices))
 
-def open_dataset(options: DataConfig) -> ImageDataset:
-    """Open the images that the options name."""
-    return ImageDataset(open_source(options), options)
+    def record(self) -> dict[str, Any]:
+        """Return the options that the data decided, for the configuration of the run: none."""
+        return {}
+
+    def stream(self, seed: int) -> "TrainingStream":
+        """Return the training stream of a seed."""
+        return TrainingStream(self, seed)
 
 
 @dataclass
@@ -80,8 +88,8 @@ class Batch:
 
     Attributes:
         indices: global indices of the stream, one each.
-        images: data, float32 in [-1, 1], (B, C, H, W).
-        noise: standard normal, same shape.
+        images: data, float32 in [-1, 1], (B, C, H, W); of a population, chains (B, K + 1, D + 1), a point of each time and its mass.
+        noise: standard normal, of the shape of what moves: (B, C, H, W) or (B, D).
         labels: classes, int64, (B,).
         skipped: for each image, whether it stands in for one that cannot be read.
         boundary: other items, drawn independently of these, where the loss takes its boundary terms from others.
@@ -113,6 +121,9 @@ class TrainingStream(Dataset[Batch]):
     nor the number of processes or workers changes what item n is, and resuming needs only a count.
     """
 
+    linked = False
+    """Whether an item is a chain of points, whose neighbours a coupling joins."""
+
     def __init__(self, dataset: ImageDataset, seed: int):
         self.dataset = dataset
         self.seed = seed
@@ -133,7 +144,7 @@ class TrainingStream(Dataset[Batch]):
         chosen = torch.stack([self._order(epoch)[position] for epoch, position in epochs])
         wanted = chosen.tolist()
         found = [self.dataset.readable(index) for index in wanted]
-        images = to_float(self.dataset.images(found))
+        images = self.dataset.floats(found)
         if self.dataset.options.flip:
             flips = uniform(self.seed, Purpose.FLIP, indices) < 0.5
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)

@@ -82,7 +82,7 @@ def evaluate(
     check(model, options.solver)
     solver = solver_of(options)
     assert isinstance(solver, ODESolver)  # as checked
-    dataset = open_dataset(change(model.config.data, {"path": data}))
+    dataset = open_dataset(change(model.config.images, {"path": data}))
     labels = _labels(model, dataset)
     indices = choose(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
     start = reported = time.perf_counter()

@@ -6,6 +6,7 @@ from amgen.paths.colourisation import ColourisationPath
 from amgen.paths.couplings import Coupling, IndependentCoupling, OptimalTransportCoupling
 from amgen.paths.known_pixels import InPaintingPath, KnownPixelsPath, SuperResolutionPath
 from amgen.paths.masses import Masses
+from amgen.paths.snapshots import SnapshotPath
 from amgen.paths.time import AdaptiveTimes, StratifiedTimes, TimeSampler, UniformTimes
 from amgen.paths.torus import TorusPath
 
@@ -24,6 +25,7 @@ __all__ = [
     "OptimalTransportCoupling",
     "Path",
     "PathSample",
+    "SnapshotPath",
     "StratifiedTimes",
     "SuperResolutionPath",
     "TimeSampler",

@@ -124,6 +124,10 @@ class Path(ABC):
         """
         return noise
 
+    def start_mass(self, data: Tensor | None) -> Tensor | None:
+        """Return the masses that samples start with, (B,); None for ones."""
+        return None
+
     def log_prior(self, x: Tensor) -> Tensor:
         """Return log q_0 of points (B, ...) at t = 0, shape (B,), in their dtype.
 
@@ -204,3 +208,8 @@ class Path(ABC):
 def expand(t: Tensor, like: Tensor) -> Tensor:
     """Reshape `t` (B,) to (B, 1, ..., 1), with as many dimensions as `like`."""
     return t.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def wrap(x: Tensor, period: float) -> Tensor:
+    """Return x modulo `period`, in [-period/2, period/2)."""
+    return (x + 0.5 * period).remainder(period) - 0.5 * period

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from amgen.paths.base import Given, Path, expand
+from amgen.paths.base import Given, Path, expand, wrap
 
 
 class TorusPath(Path):
@@ -31,8 +31,7 @@ class TorusPath(Path):
 
     def finish(self, x: Tensor) -> Tensor:
         """Wrap into [-2, 2)."""
-        half = 0.5 * self.PERIOD
-        return (x + half).remainder(self.PERIOD) - half
+        return wrap(x, self.PERIOD)
 
 
 def _uniform(noise: Tensor) -> Tensor:

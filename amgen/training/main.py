@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from rich.console import Console
 
-from amgen.config import Config
+from amgen.config import Config, change
 from amgen.data import open_dataset
 from amgen.training.peers import notice_lost_peers, refuse_sharding
 from amgen.training.run import prepare_run
@@ -52,12 +52,13 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     console = console or Console()
     say = console.print if accelerator.is_main_process else lambda *args, **kwargs: None
     dataset = open_dataset(config.data)
+    config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
     # The main process alone touches the folder; the others learn what it found there.
     found = [prepare_run(run, config, restart)] if accelerator.is_main_process else [None]
     checkpoint = broadcast_object_list(found)[0]
     trainer = Trainer(config, dataset, run, accelerator, console)
     say(
-        f"{len(dataset):,} images of {dataset.source.description}, "
+        f"{len(dataset):,} {config.noun} of {dataset.source.description}, "
         f"{sum(p.numel() for p in trainer.action.parameters()):,} parameters, batch {options.batch_size} on "
         f"{accelerator.num_processes} x {accelerator.device}, run directory {run}",
         highlight=False, soft_wrap=True,

@@ -31,7 +31,7 @@ from amgen.build import (
 )
 from amgen.checkpoints import Checkpoint, Progress
 from amgen.config import Config, MarginalLossConfig
-from amgen.data import Batch, ImageDataset, TrainingStream, make_grid
+from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, TrainingStream, make_picture
 from amgen.errors import Diverged, Interrupted, UserError
 from amgen.evaluation.evaluate import Choices, Evaluator
 from amgen.evaluation.features import make_extractor
@@ -57,20 +57,20 @@ class Trainer:
 
     Args:
         config: the resolved options.
-        dataset: the training images.
+        dataset: the training images or points.
         run: the run directory, prepared.
         accelerator: devices, precision and processes.
         console: where the main process reports.
     """
 
-    def __init__(self, config: Config, dataset: ImageDataset, run: Path, accelerator: Accelerator, console: Console):
+    def __init__(self, config: Config, dataset: ImageDataset | SnapshotDataset, run: Path, accelerator: Accelerator, console: Console):
         self.config = config
         self.run = run
         self.accelerator = accelerator
         self.console = console
         self.dataset = dataset
         self.stream = CoupledStream(
-            TrainingStream(dataset, config.seed), build_coupling(config), config.action.classes > 0, _boundary_stream(config, dataset)
+            dataset.stream(config.seed), build_coupling(config), config.action.classes > 0, _boundary_stream(config, dataset)
         )
         self.fingerprint = dataset.source.fingerprint()
         self.path = build_path(config)
@@ -218,7 +218,7 @@ class Trainer:
         if self.masses is not None:
             sample = self.masses.weigh(sample, batch.labels, None if batch.boundary is None else batch.boundary.labels)
         if probes := laplacian_probes(config):
-            signs = rademacher(seed, Purpose.PROBE, batch.indices, (probes, *batch.images.shape[1:]))
+            signs = rademacher(seed, Purpose.PROBE, batch.indices, (probes, *sample.x.shape[1:]))
             sample = replace(sample, probes=signs.to(device, self.dtype))
         return sample
 
@@ -312,7 +312,7 @@ class Trainer:
         accelerator = self.accelerator
         processes = Processes(accelerator.process_index, accelerator.num_processes, str(accelerator.device))
         extractor = make_extractor(options.features, channels, size, None, accelerator.device)
-        reference = open_reference(options.data, self.config.data, extractor, processes)
+        reference = open_reference(options.data, self.config.images, extractor, processes)
         evaluator = Evaluator(extractor, reference, Choices(options.metrics), processes)
         evaluator.check(options.num)
         return evaluator
@@ -343,7 +343,7 @@ class Trainer:
         rows = [self.accelerator.gather(images.to(self.accelerator.device)).cpu()[: options.grid] for images in samples.pictures()]
         if self.accelerator.is_main_process:
             folder = make_folder(self.run / "samples")
-            make_grid(*rows).save(folder / f"images-{self.progress.images:09d}.png")
+            make_picture(rows).save(folder / f"{self.config.noun}-{self.progress.images:09d}.png")
 
     def save(self) -> None:
         """Write a checkpoint on the main process, drop old ones, and let the others wait."""
@@ -418,15 +418,15 @@ def _micro_batch(micro_batch: int | None, share: int) -> int:
     return micro_batch
 
 
-def _check_labels(config: Config, dataset: ImageDataset) -> None:
+def _check_labels(config: Config, dataset: ImageDataset | SnapshotDataset) -> None:
     """Refuse a class-conditional network whose classes are not those of the data."""
     classes, found = config.action.classes, len(dataset.source.classes)
     if classes and classes != found:
         raise UserError(f"action.classes={classes} but {dataset.source.description} has {found}: set action.classes={found}")
 
 
-def _boundary_stream(config: Config, dataset: ImageDataset) -> TrainingStream | None:
+def _boundary_stream(config: Config, dataset: ImageDataset | SnapshotDataset) -> TrainingStream | SnapshotStream | None:
     """Return a stream of its own for boundary terms that are independent of the interior ones."""
     if not isinstance(config.loss, MarginalLossConfig) or config.loss.boundaries == "paired":
         return None
-    return TrainingStream(dataset, derive_seed(config.seed, Purpose.BOUNDARY, 0))
+    return dataset.stream(derive_seed(config.seed, Purpose.BOUNDARY, 0))

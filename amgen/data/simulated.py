@@ -1,0 +1,31 @@
+"""Simulated populations, as snapshots."""
+
+import numpy as np
+
+from amgen.config import SimulatedConfig
+from amgen.data import hydrogen
+from amgen.data.populations import Mixture, OrnsteinUhlenbeck
+from amgen.data.tables import Snapshots
+from amgen.randomness import Purpose, derive_seed
+
+
+def rng_of(seed: int, index: int) -> np.random.Generator:
+    """Return NumPy's generator number `index` of a simulation's seed."""
+    return np.random.default_rng(derive_seed(seed, Purpose.SIMULATION, index))
+
+
+def simulate(options: SimulatedConfig) -> Snapshots:
+    """Simulate the system that the options name; a row of every time is the same particle."""
+    rng, count = rng_of(options.seed, 0), options.particles
+    times = np.linspace(0, hydrogen.SPAN if options.system == "hydrogen" else 1, options.snapshots)
+    masses = [np.ones(count)] * len(times)
+    if options.system == "hydrogen":
+        points = hydrogen.trajectories(count, times, rng)
+    elif options.system == "ornstein-uhlenbeck":
+        points = OrnsteinUhlenbeck().trajectories(count, times, rng)
+    else:
+        mixture = Mixture()
+        start, bells = mixture.sample(count, rng)
+        points, masses = np.stack([start] * len(times)), mixture.masses(times, bells)
+    description = f"{count:,} simulated particles ({options.system}, seed {options.seed})"
+    return Snapshots(times.tolist(), list(points), masses, description, paired=True)

@@ -1,0 +1,108 @@
+"""Does entropic Action Matching find the drift of a diffusing population?
+
+The run is that of `amgen train ornstein-uhlenbeck`: snapshots of dx = -rate (x - centre) dt + sigma dW, whose drift is the gradient of a
+potential, and which the action must therefore find exactly. Printed for several times: the root mean square of the drift's error over q_t
+beside that of the drift itself; mean and variance of a population simulated along the action by the SDE, against the closed form.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from experiments import new_figure, save_figure, save_report
+
+from amgen import config, sampling
+from amgen.carrying import Carried, carry
+from amgen.data.populations import OrnsteinUhlenbeck
+from amgen.data.simulated import rng_of
+from amgen.dynamics import Dynamics
+from amgen.errors import UserError
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run directory of `amgen train ornstein-uhlenbeck`")
+    parser.add_argument("--num", type=int, default=2000, help="points to carry")
+    parser.add_argument("--steps", type=int, default=8, help="steps of the solver from one of 21 times to the next")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the points and of their noise; the training's is 0")
+    parser.add_argument("--json", type=Path, help="file for the report")
+    parser.add_argument("--figure", type=Path, help="file for the figure: .png, .pdf or .svg")
+    options = parser.parse_args()
+    model = sampling.load(options.run)
+    if model.config.data.kind != "simulated" or model.config.data.system != "ornstein-uhlenbeck":
+        raise UserError(f"{options.run} is not a run of the preset ornstein-uhlenbeck")
+    process, times = OrnsteinUhlenbeck(), np.linspace(0, 1, 21)
+    start = process.sample(options.num, 0.0, rng_of(options.seed, 0))
+    solver = config.change(model.config.sampling, {"steps": options.steps})
+    carried = carry(model, torch.tensor(start), times.tolist(), solver, options.seed)
+    rows = [row(model, process, carried, place, options.num, options.seed) for place in range(0, len(times), 5)]
+    print(
+        f"{options.num} points, seed {options.seed}; standard errors of a mean about {(process.variance(1) / options.num).max() ** 0.5:.1g}"
+    )
+    print(f"{'t':>5} {'drift, rms':>11} {'its error':>10} {'mean':>15} {'exact':>15} {'variance':>15} {'exact':>15}")
+    for found in rows:
+        numbers = [" ".join(f"{value:7.3f}" for value in found[key]) for key in ("mean", "exact_mean", "variance", "exact_variance")]
+        print(f"{found['t']:5.2f} {found['drift']:11.3f} {found['error']:10.3f} {' '.join(f'{text:>15}' for text in numbers)}")
+    identity = {**model.describe(), "solver": solver.solver, "steps between times": solver.steps, "NFE": carried.evaluations}
+    print(", ".join(f"{key} {value}" for key, value in identity.items()))
+    if options.json:
+        save_report({**identity, "points": options.num, "seed": options.seed, "times": rows}, options.json)
+    if options.figure:
+        draw(options.figure, model, process, carried)
+
+
+def row(model: sampling.Model, process: OrnsteinUhlenbeck, carried: Carried, place: int, num: int, seed: int) -> dict[str, Any]:
+    """Return what was found at one time."""
+    t = carried.times[place]
+    x = process.sample(num, t, rng_of(seed, place + 1))
+    error = drift(model, t, x) - process.drift(x)
+    points = carried.points[place].double().numpy()
+    return {
+        "t": t,
+        "drift": float(np.sqrt((process.drift(x) ** 2).sum(axis=1).mean())),
+        "error": float(np.sqrt((error**2).sum(axis=1).mean())),
+        "mean": points.mean(axis=0).tolist(),
+        "exact_mean": process.mean(t).tolist(),
+        "variance": points.var(axis=0).tolist(),
+        "exact_variance": process.variance(t).tolist(),
+    }
+
+
+def drift(model: sampling.Model, t: float, x: np.ndarray) -> np.ndarray:
+    """Return the learned drift at points (N, 2), in the population's own units, which training left as they are."""
+    dynamics = Dynamics(model.action, model.kind, model.path)
+    return dynamics.drift(t, torch.tensor(x, dtype=torch.float32, device=model.device)).double().cpu().numpy()
+
+
+def draw(file: Path, model: sampling.Model, process: OrnsteinUhlenbeck, carried: Carried) -> None:
+    """Draw trajectories with the exact spread, and the drift along the first coordinate."""
+    figure, axes = new_figure(1, 3, width=3.4, height=3.1)
+    times = np.asarray(carried.times)
+    fine = np.linspace(0, 1, 101)
+    for coordinate in range(2):
+        axis = axes[0, coordinate]
+        axis.plot(times, carried.points[:, :40, coordinate].numpy(), color="0.6", lw=0.5)
+        mean = np.array([process.mean(t)[coordinate] for t in fine])
+        spread = 2 * np.sqrt([process.variance(t)[coordinate] for t in fine])
+        axis.plot(fine, mean, color="black", lw=1.5, label="exact mean")
+        axis.plot(fine, np.stack([mean - spread, mean + spread], axis=1), color="black", lw=1, ls="--", label=["± 2 deviations", None])
+        points = carried.points[..., coordinate].double().numpy()
+        axis.plot(times[::4], points.mean(axis=1)[::4], "ko", ms=4, mfc="white", label="learned mean")
+        axis.set(xlabel="time t", ylabel=f"x{'₁₂'[coordinate]}", title="40 learned trajectories")
+    axes[0, 0].legend(frameon=False, fontsize=7)
+    x = np.stack([np.linspace(-2.5, 2.5, 60), np.zeros(60)], axis=1)
+    right = axes[0, 2]
+    right.plot(x[:, 0], process.drift(x)[:, 0], color="0.6", lw=4, label="exact")
+    for t, style in zip((0.0, 0.5, 1.0), ("-", "--", ":"), strict=True):
+        inside = np.abs(x[:, 0] - process.mean(t)[0]) < 3 * np.sqrt(process.variance(t)[0])
+        right.plot(x[inside, 0], drift(model, t, x)[inside, 0], color="black", ls=style, label=f"learned, t = {t:g}")
+    right.set(xlabel="x₁ (x₂ = 0)", ylabel="drift of x₁", title="within 3 deviations of the mean")
+    right.legend(frameon=False, fontsize=7)
+    save_figure(figure, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Populations of points through the same trainer and commands as images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_learned_the_same, assert_same_tensors, newest_tensors, run_cli, sets
+from PIL import Image
+
+from amgen import checkpoints, config, sampling
+from amgen.carrying import carry
+from amgen.config import Config
+from amgen.data.populations import Mixture
+from amgen.errors import UserError
+from amgen.training.main import train
+
+TINY = [
+    "action.width=8",
+    "action.depth=1",
+    "training.images=96",
+    "training.batch_size=16",
+    "training.warmup_images=64",
+    "training.decay=0",
+    "training.log_every=32",
+    "training.sample_every=96",
+    "sampling.steps=2",
+    "sampling.grid=4",
+]
+CELLS = ["cells", "data.path=TABLE", "data.dimension=2"]
+SIMULATED = ["data.particles=50", "data.snapshots=4"]
+KINDS = {
+    "mixture": ["mixture-unbalanced", *SIMULATED],
+    "mixture marginal": ["mixture-unbalanced", *SIMULATED, "loss.form=marginal", "loss.boundaries=independent"],
+    "entropic": ["ornstein-uhlenbeck", *SIMULATED, "loss.probes=2"],
+    "hydrogen": ["hydrogen", *SIMULATED, "action.head=square", "times.kind=adaptive", "times.bins=2"],
+    "cells": [*CELLS, "coupling.group=24", "data.hold_out=1"],
+    "cells entropic": [*CELLS, "dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama"],
+    "cells unbalanced": [*CELLS, "dynamics.kind=unbalanced", "data.counts=true", "action.head=linear"],
+    "torus": [*CELLS, "data.period=4", "data.whiten=none"],
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30, 40 and 20 points in two dimensions that move to the right."""
+    file = tmp_path_factory.mktemp("table") / "cells.npz"
+    times = np.repeat([0.0, 1.0, 2.0], [30, 40, 20])
+    points = np.random.default_rng(0).normal(size=(90, 3)) + times[:, None] * [1, 0, 0]
+    np.savez(file, sample_labels=times, pcs=points)
+    return file
+
+
+def options(name: str, table: Path, *more: str) -> Config:
+    preset, *overrides = KINDS[name]
+    return config.load(preset, [*TINY, *(entry.replace("TABLE", str(table)) for entry in overrides), *more])
+
+
+def run(folder: Path, name: str, table: Path, *more: str) -> Path:
+    train(options(name, table, *more), folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_run_does_not_depend_on_accumulation_or_on_a_stop(name: str, table: Path, tmp_path: Path) -> None:
+    """In passes of 8 it learns the same; stopped after 3 steps and resumed, the same bit for bit. A scatter is drawn on the way."""
+    whole = newest_tensors(run(tmp_path / "whole", name, table))
+    assert all(torch.isfinite(tensor).all() for tensor in whole.values())
+    parts = newest_tensors(run(tmp_path / "parts", name, table, "training.micro_batch=8"))
+    assert_learned_the_same(parts, whole, options(name, table))
+    run(tmp_path / "resumed", name, table, "training.images=48")
+    assert_same_tensors(newest_tensors(run(tmp_path / "resumed", name, table)), whole)
+    with Image.open(tmp_path / "whole" / "samples" / "points-000000096.png") as picture:
+        assert np.asarray(picture).min() == 0
+
+
+def test_what_the_data_decided_is_recorded(table: Path, tmp_path: Path) -> None:
+    """Times and whitening are in config.yaml and in the checkpoint's weights; points come out in the table's units."""
+    folder = run(tmp_path / "run", "cells", table)
+    recorded = config.load(str(folder / "config.yaml"))
+    assert recorded.data.times == [0.0, 2.0]  # type: ignore[union-attr]
+    model = sampling.load(folder)
+    assert model.config == recorded == checkpoints.load(checkpoints.find(folder)).config
+    with np.load(table) as stored:
+        points = stored["pcs"][stored["sample_labels"] != 1][:, :2]
+        first = stored["pcs"][stored["sample_labels"] == 0][:, :2]
+    np.testing.assert_allclose(recorded.data.origin, points.mean(axis=0), rtol=1e-5, atol=1e-6)  # type: ignore[union-attr]
+    (batch,) = sampling.generate_all(model, model.config.sampling, range(5), sampling.Request(images=sampling.start_images(model, None)))
+    assert batch.inputs is not None
+    np.testing.assert_allclose(batch.inputs, first[:5], rtol=0, atol=1e-5)
+    assert torch.equal(model.sample(5), batch.images)
+    carried = carry(model, batch.inputs, [0.0, 2.0])
+    torch.testing.assert_close(carried.points[-1], batch.images, rtol=0, atol=1e-4)
+
+
+def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
+    """Log-weights are those of the starts and the growth along the way, to float32's rounding; masses are m N_k / M_0."""
+    with np.load(table) as stored:
+        masses = np.random.default_rng(1).uniform(1, 3, len(stored["pcs"]))
+        np.savez(tmp_path / "weighted.npz", times=stored["sample_labels"], points=stored["pcs"], mass=masses)
+    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.counts=false", "data.mass_column=mass")
+    model = sampling.load(folder)
+    (batch,) = sampling.generate_all(model, model.config.sampling, range(30), sampling.Request(images=sampling.start_images(model, None)))
+    assert batch.inputs is not None
+    assert batch.log_weights is not None
+    grown = carry(model, batch.inputs, [0.0, 2.0]).log_weights[-1]
+    start = np.log(masses[:30] / masses[:30].mean())
+    np.testing.assert_allclose(batch.log_weights - grown, start, rtol=0, atol=1e-5)
+
+
+def test_another_table_is_refused(table: Path, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", "torus", table, "training.images=48")
+    with np.load(table) as stored:
+        np.savez(tmp_path / "other.npz", sample_labels=stored["sample_labels"], pcs=stored["pcs"] + 1e-6)
+    with pytest.raises(UserError, match="was trained on other images than"):
+        run(folder, "torus", tmp_path / "other.npz")
+
+
+def test_each_option_changes_what_is_learned(table: Path, tmp_path: Path) -> None:
+    """No option is read and ignored: each of these leads to other weights than the run beside it."""
+    pairs: list[tuple[str, list[str]]] = [
+        ("cells unbalanced", ["coupling.kind=independent"]),
+        ("cells", ["coupling.group=8"]),
+        ("cells", ["data.whiten=none"]),
+        ("cells", ["data.times=[0,1,2]", "data.hold_out=null"]),
+        ("cells", ["path.noise=0.3"]),
+        ("cells", ["action.time_frequency=2"]),
+        ("cells", ["action.gain=3"]),
+        ("cells entropic", ["dynamics.sigma=2"]),
+        ("cells unbalanced", ["dynamics.rate=1"]),
+        ("cells unbalanced", ["data.counts=false"]),
+        ("torus", ["data.period=3"]),
+        ("mixture", ["data.seed=1"]),
+    ]
+    for number, (name, change) in enumerate(pairs):
+        base = tmp_path / name.replace(" ", "-")
+        first = newest_tensors(run(base, name, table, "training.images=48", "training.sample_every=0") if not base.exists() else base)
+        second = newest_tensors(run(tmp_path / str(number), name, table, "training.images=48", "training.sample_every=0", *change))
+        names = [key for key in first if key.startswith("action.") and "body.layers" in key]
+        assert any(not torch.equal(first[key], second[key]) for key in names), change
+
+
+def test_commands_on_points(table: Path, tmp_path: Path) -> None:
+    """Sampling writes npz of points and says so; what is for images is refused in one line."""
+    folder = run(tmp_path / "run", "cells unbalanced", table)
+    outcome = run_cli(
+        "sample", folder, "-n", "7", "--out", tmp_path / "out", "--grid", tmp_path / "grid.png", "--resample", "--plot", tmp_path / "p.png"
+    )
+    assert outcome.code == 0, outcome.err
+    assert f"wrote {tmp_path / 'out'}/*.npz: points at t = 1 and their starts, in the units of the table" in outcome.out
+    assert "7 points in" in outcome.out
+    assert "of 7 weighted points" in outcome.out
+    with np.load(tmp_path / "out" / "points-000000-000006.npz") as shard:
+        arrays = dict(shard)
+    assert sorted(arrays) == ["indices", "log_weights", "points", "starts"]
+    assert arrays["points"].shape == arrays["starts"].shape == (7, 2)
+    assert arrays["points"].dtype == np.float32
+    assert (tmp_path / "p.png").is_file()
+    assert json.loads((tmp_path / "out" / "sampling.json").read_text())["start"] == str(table)
+    for command, message in {
+        ("sample", folder, "--format", "png"): "--format png is for images, and this model is of points",
+        ("sample", folder, "--gif", tmp_path / "x.gif"): "x.gif shows images, and this model is of points",
+        ("eval-fid", run(tmp_path / "plain", "cells", table), "--features", "pixels"): "this model is of points (data.kind=snapshots)",
+        ("encode", folder): "this model is of points (data.kind=snapshots)",
+        ("train", "cells", "--run-dir", tmp_path / "none"): "data.path='cells.csv' does not exist",
+    }.items():
+        refused = run_cli(*command)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert message in refused.err
+    dry = run_cli("train", "hydrogen", "--dry-run", *sets(["action.width=8", "action.depth=1"]))
+    assert dry.code == 0
+    # (3 + 32) x 8 + 8 and 8 x 3 + 3 of the layers, 2 x (32 x 32 + 32) of the embedding
+    assert f"# {288 + 27 + 2112:,} parameters" in dry.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason", "advice"),
+    [
+        (["path.kind=linear"], "are for images", "set path.kind=snapshots and action.kind=mlp"),
+        (["action.kind=unet"], "are for images", "set path.kind=snapshots and action.kind=mlp"),
+        (["data.paired=true"], "would part rows that belong together", "set coupling.kind=independent"),
+        (["dynamics.kind=entropic", "sampling.solver=sra1"], "needs path.noise above 0", "or loss.form=marginal"),
+        (["dynamics.kind=entropic", "sampling.solver=sra1", "loss.form=marginal"], "needs path.noise", "set dynamics.schedule=constant"),
+        (["data.counts=true"], "lets the total mass change", "set dynamics.kind=unbalanced"),
+        (["data.mass_column=m"], "masses that move", "loss.form=marginal"),
+        (["data.mass_column=m", "data.counts=true"], "each say what the masses are", "leave one out"),
+        (["data.period=1"], "would change the period", "set data.whiten=none"),
+        (["sampling.guidance=2"], "also learned without classes", ""),
+        (["sampling.noise_level=1"], "needs a path that starts from noise", "leave it at 0"),
+        (["data.times=[1,0]"], "expected increasing times", ""),
+        (["data.dimension=0"], "greater than 0", ""),
+        (["data.hold_outt=1"], "unknown option 'data.hold_outt'", "did you mean 'hold_out'"),
+    ],
+)
+def test_impossible_combinations_are_refused(overrides: list[str], reason: str, advice: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.load("cells", overrides)
+    assert reason in str(caught.value)
+    assert advice in str(caught.value)
+
+
+def test_points_and_images_do_not_mix() -> None:
+    with pytest.raises(UserError, match="path.kind=snapshots, action.kind=unet: snapshots and mlp are for points: set data.kind=snapshots"):
+        config.load("digits", ["path.kind=snapshots"])
+
+
+def test_mass_passes_between_bells(tmp_path: Path) -> None:
+    """uAM learned in some 10 seconds: shares at t = 1 within 0.05, 0.5 away at first; points move by less than a bell's deviation."""
+    more = ["data.particles=4000", "training.images=100000", "training.sample_every=0", "action.width=32"]
+    train(config.load("mixture-unbalanced", more), tmp_path)
+    mixture = Mixture()
+    points, _ = mixture.sample(2000, np.random.default_rng(5))
+    carried = carry(sampling.load(tmp_path), torch.tensor(points), [0.0, 1.0])
+    weights, end = carried.log_weights[-1].exp().numpy(), carried.points[-1].double().numpy()
+    shares = np.bincount(mixture.nearest(end), weights, 3) / weights.sum()
+    assert 0.5 * np.abs(shares - mixture.shares(1)).sum() < 0.05
+    assert weights.mean() == pytest.approx(1, abs=0.05)
+    assert np.linalg.norm(end - points, axis=1).mean() < mixture.deviation

@@ -56,7 +56,9 @@ class GaussianAction(torch.nn.Module):
         self.slope = torch.nn.Parameter(torch.ones_like(mean))
         self.offset = torch.nn.Parameter(torch.zeros_like(mean))
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         t = t[:, None]
         variance = (1 - t) ** 2 + t**2 * self.scale**2
         rate = (t * self.scale**2 - (1 - t)) / variance
@@ -188,7 +190,9 @@ def test_zero_weight_boundary_is_not_evaluated() -> None:
     seen: list[Tensor] = []
 
     class Spy(torch.nn.Module):
-        def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+        def forward(
+            self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        ) -> Tensor:
             seen.append(t.detach() if not torch._C._functorch.is_gradtrackingtensor(t) else torch.full((1,), 0.5))
             return (x**2).sum(dim=1) * t
 

@@ -90,7 +90,9 @@ class Optimum(torch.nn.Module):
         self.tilt = torch.nn.Parameter(torch.zeros(DIMENSION, dtype=dtype))
         self.shift = torch.nn.Parameter(torch.zeros((), dtype=dtype))
 
-    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         t = t[:, None]
         variance, rate = moments(self.path, t)
         z = x - t * self.mean
@@ -301,7 +303,9 @@ def test_known_pixels_take_no_part(name: str, form: str, dtype: torch.dtype) -> 
     inner = small_action(DIMENSION, dtype)
 
     class Tilted(torch.nn.Module):
-        def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+        def forward(
+            self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        ) -> Tensor:
             bump = (x[:, 1] - x[:, 1].detach()) ** 2 + 3 * (x[:, 1] - x[:, 1].detach())  # zero, with derivatives
             return inner(t, x) + bump
 

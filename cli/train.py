@@ -19,6 +19,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change an option, e.g. training.images=2000. Repeatable."),
     ] = None,
+    compile_loss: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the whole loss: training.compile.", show_default=False)
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Delete what the run directory holds and start over.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved options, the parameter count and the steps; train nothing.")
@@ -28,7 +31,8 @@ def train(
     """Train a model. The same command again resumes a run that was stopped."""
     from amgen import config
 
-    options = config.load(preset, overrides or [])
+    compiling = [] if compile_loss is None else [f"training.compile={str(compile_loss).lower()}"]
+    options = config.load(preset, [*(overrides or []), *compiling])
     if dry_run:
         _describe(options)
         return

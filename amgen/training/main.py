@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broad
 from rich.console import Console
 
 from amgen.config import Config, change
-from amgen.data import open_dataset
+from amgen.data import ImageDataset, SnapshotDataset, open_dataset
 from amgen.training.peers import notice_lost_peers, refuse_sharding
-from amgen.training.run import prepare_run
+from amgen.training.run import hold, prepare_run
 from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers
 from amgen.training.trainer import Trainer
 
@@ -50,9 +51,18 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=options.timeout))],
     )
     console = console or Console()
-    say = console.print if accelerator.is_main_process else lambda *args, **kwargs: None
     dataset = open_dataset(config.data)
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
+    with hold(run) if accelerator.is_main_process else nullcontext():
+        _train(config, dataset, run, restart, accelerator, console)
+
+
+def _train(
+    config: Config, dataset: ImageDataset | SnapshotDataset, run: Path, restart: bool, accelerator: Accelerator, console: Console
+) -> None:
+    """Train once processes and data are there, and nobody else is at work in the run directory."""
+    options = config.training
+    say = console.print if accelerator.is_main_process else lambda *args, **kwargs: None
     # The main process alone touches the folder; the others learn what it found there.
     found = [prepare_run(run, config, restart)] if accelerator.is_main_process else [None]
     checkpoint = broadcast_object_list(found)[0]

@@ -1,6 +1,10 @@
 """The run directory: opened fresh, resumed, or refused."""
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from amgen import checkpoints, config
@@ -12,13 +16,31 @@ CONFIG = "config.yaml"
 CONTENTS = (CONFIG, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval", "report.html")
 
 
+@contextmanager
+def hold(run: Path) -> Iterator[None]:
+    """Keep other trainings out of a run directory; the operating system lets go when this process ends, however it does.
+
+    Raises:
+        UserError: if another training holds it.
+    """
+    make_folder(run)
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another training is at work in {run}: wait for it, stop it, or choose another --run-dir") from None
+        yield
+    finally:
+        os.close(folder)
+
+
 def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
     """Make `run` ready for training with `options` and return the checkpoint to resume from, or None to start.
 
     Raises:
         UserError: if the folder holds something else, or a run whose options differ in a way that would change what is learned.
     """
-    make_folder(run)
     file = run / CONFIG
     if not file.exists():
         # What a run killed in its first moments was writing is no stranger.

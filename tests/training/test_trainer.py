@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers import TINY, amgen_process, assert_same_tensors, newest_tensors, sets
 
 from amgen import checkpoints, config
@@ -16,6 +17,7 @@ from amgen.errors import Diverged, UserError
 from amgen.losses import ConditionalLoss, LossTerms
 from amgen.paths import PathSample
 from amgen.training.main import train
+from amgen.training.run import hold
 from amgen.training.trainer import Trainer
 
 OVERRIDES = [*TINY, "action.dropout=0.1", "training.ema=[0.9,0.5]", "data.flip=true"]
@@ -97,6 +99,22 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
     # Adam and clipping hide a wrong scale of the gradient; its norm does not.
     for one, other in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "parts"), strict=True):
         assert other == pytest.approx(one, rel=1e-4)
+
+
+def test_gradients_are_exchanged_once_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four passes, three keep their gradients to themselves."""
+    alone: list[object] = []
+    original = Accelerator.no_sync
+    monkeypatch.setattr(Accelerator, "no_sync", lambda self, model: alone.append(model) or original(self, model))  # type: ignore[func-returns-value]
+    run(tmp_path / "run", "training.micro_batch=4")
+    assert len(alone) == 3 * 6
+
+
+def test_one_training_at_a_time(tmp_path: Path) -> None:
+    """A second one is refused while the first is at work, and welcome afterwards."""
+    with hold(tmp_path / "run"), pytest.raises(UserError, match="another training is at work in .*choose another --run-dir"):
+        run(tmp_path / "run")
+    run(tmp_path / "run")
 
 
 def test_in_double_precision_accumulation_changes_nothing(tmp_path: Path) -> None:

@@ -132,16 +132,19 @@ def save_plot(file: Path, evaluations: Sequence[Evaluation], settings: Sequence[
     """Plot the principal figure, with its standard error, over the NFE, or over the images trained on where several checkpoints differ."""
     trained = len({evaluation.model["images_trained"] for evaluation in evaluations}) > 1
     figure, axes = figure_of(6, 4)
-    for name, places in _lines(settings, trained).items():
+    for (name, places), marker in zip(_lines(settings, trained).items(), itertools.cycle("os^Dvx"), strict=False):
         part = [evaluations[place] for place in places]
         x = [evaluation.model["images_trained"] if trained else evaluation.sampling["NFE"] for evaluation in part]
         y = [evaluation.principal.value for evaluation in part]
         errors = [evaluation.principal.standard_error or 0.0 for evaluation in part]
         order = sorted(range(len(x)), key=x.__getitem__)
-        axes.errorbar(*([values[place] for place in order] for values in (x, y, errors)), marker="o", markersize=4, capsize=2, label=name)
+        axes.errorbar(
+            *([values[place] for place in order] for values in (x, y, errors)), marker=marker, markersize=5, capsize=2, label=name
+        )
     axes.set(xlabel="images trained on" if trained else "gradients of the action for an image (NFE)", ylabel=evaluations[0].principal.name)
     if not trained:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False)
     make_folder(file.parent)

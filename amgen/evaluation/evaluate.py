@@ -235,9 +235,10 @@ class Evaluator:
         def matched() -> list[Figure]:
             assert real is not None
             found = metrics.matched_distance(features, real, seed)
-            note = f"{found.ratio:.2f} times the floor {found.floor:.4g} (real against real, mean of {found.splits} splits)"
+            floor = f"{found.floor:.4g} +- {found.floor_error:.2g}"
+            note = f"{found.ratio:.2f} times the floor {floor} (real against real; errors over {found.splits} splits)"
             details = {**asdict(found), "ratio": found.ratio}
-            return [Figure(f"{extractor.metric} at n = {found.n:,} a side", found.generated, None, note, details)]
+            return [Figure(f"{extractor.metric} at n = {found.n:,} a side", found.generated, found.generated_error, note, details)]
 
         def kernel() -> list[Figure]:
             assert real is not None

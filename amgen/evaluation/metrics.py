@@ -122,12 +122,16 @@ class MatchedDistance:
         splits: random splits averaged over.
         generated: generated images against real ones.
         floor: real images against other real ones: what a perfect generator scores.
+        generated_error: standard error of `generated` over the splits.
+        floor_error: that of `floor`.
     """
 
     n: int
     splits: int
     generated: float
     floor: float
+    generated_error: float
+    floor_error: float
 
     @property
     def ratio(self) -> float:
@@ -148,7 +152,8 @@ def matched_distance(generated: Tensor, real: Tensor, seed: int, splits: int = 5
         chosen = permutation(seed, Purpose.EVALUATION_SPLIT, splits + split, len(generated))[:n]
         distances.append(distance(Moments.of(generated, chosen), half))
         floors.append(distance(other, half))
-    return MatchedDistance(n, splits, _mean(distances), _mean(floors))
+    errors = [float(torch.tensor(values, dtype=torch.float64).std()) / splits**0.5 for values in (distances, floors)]
+    return MatchedDistance(n, splits, _mean(distances), _mean(floors), *errors)
 
 
 def kernel_distance(generated: Tensor, real: Tensor, subsets: int, size: int, seed: int) -> tuple[float, float]:

@@ -557,6 +557,7 @@ class EvaluationConfig(Section):
         json_schema_extra=MAY_CHANGE,
     )  # fmt: skip
     num: Positive = Field(10_000, description="Images to generate.", json_schema_extra=MAY_CHANGE)
+    kid_subset_size: Positive = Field(1_000, description="Images in each subset that KID is averaged over.", json_schema_extra=MAY_CHANGE)
     data: str | None = Field(
         None, description="Real images or an .npz of their statistics; null for the training images.", json_schema_extra=MAY_CHANGE
     )

@@ -116,7 +116,7 @@ def draw(
             folder.write(samples)
         for row, index in enumerate(batch):
             if index in pictured:
-                pictures[index] = [part[row] for part in samples.pictures()]
+                pictures[index] = [part[row].clone() for part in samples.pictures()]  # not views, which would carry the whole batch along
             if samples.log_weights is not None:
                 weights[index] = float(samples.log_weights[row])
         evaluations, done = max(evaluations, samples.evaluations), done + len(batch)

@@ -57,7 +57,15 @@ class ImageFolder:
             write_json(folder / SETTINGS, {"format": form, **settings})
 
     def missing(self, batches: Iterable[Sequence[int]]) -> list[Sequence[int]]:
-        """Return the batches that are not wholly there yet."""
+        """Return the batches that are not wholly there yet.
+
+        Raises:
+            UserError: if there are shards of other batches, which would repeat images.
+        """
+        batches = list(batches)
+        others = set(self.folder.glob("images-*.npz")) - {file for batch in batches for file in self._files(batch)}
+        if others:
+            raise UserError(f"{self.folder} holds {min(others).name}, of another division of the images: choose another --out")
         return [batch for batch in batches if not all(file.exists() for file in self._files(batch))]
 
     def write(self, samples: Samples) -> None:

@@ -91,7 +91,7 @@ def eval_fid(
     """
     from amgen import config, output
     from amgen.evaluation import sweep as sweeps
-    from amgen.evaluation.evaluate import Choices, Evaluator, chosen_metrics, save_pairs
+    from amgen.evaluation.evaluate import Choices, Evaluator, check_pairs, chosen_metrics, save_pairs
     from amgen.evaluation.features import make_extractor
     from amgen.evaluation.reference import open_reference
     from amgen.evaluation.report import table
@@ -131,6 +131,8 @@ def eval_fid(
         for path, number in [(data, real)] + ([(held_out, None)] if held_out is not None else [])
     ]
     choices = Choices(chosen_metrics(metrics, extractor, opened[0]), kid_subsets, kid_subset_size)
+    if neighbours is not None:
+        check_pairs(neighbours, choices, opened[0])
     evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])
     images = start_images(model, condition_data)
     request = Request(seed, label, images=images)
@@ -152,7 +154,8 @@ def eval_fid(
         sweeps.save_plot(plot, evaluations, settings)
         print(f"wrote {plot}")
     if neighbours is not None:
-        save_pairs(neighbours, model, options, request, evaluations[-1], opened[0])
+        last = model.options({**changes, **combinations[-1]})
+        save_pairs(neighbours, model, last, sweeps.request_of(request, last), evaluations[-1], opened[0])
         print(f"wrote {neighbours}")
     if several:
         sweeps.print_table(rows, extractor.figure(""))

@@ -51,4 +51,7 @@ def reference_stats(
         reference.write(out)
         print(f"wrote {out}")
     print(f"{reference.count:,} images of {reference.description}, features {features}, {extractor.dimension} dimensions")
-    print(f"cached in {cached(reference.about)}" if extractor.reproducible else "not cached: the weights of such features are not known")
+    if not extractor.reproducible:
+        print("not cached: the weights of such features are not known")
+    elif cached(reference.about).is_file():
+        print(f"cached in {cached(reference.about)}")

@@ -126,7 +126,7 @@ def sample(
         "label": label,
         "guidance": options.guidance if options.guidance != 1 else None,
         "start": None if images is None else images.source.description,
-        "between": between,
+        "between": None if between is None else f"{between} in {len(indices)}",
         "noise": None if noise is None else sha256(noise)[:16],
     }
     settings = {key: value for key, value in settings.items() if value is not None}

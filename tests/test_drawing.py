@@ -225,6 +225,16 @@ def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
     assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
 
 
+def test_images_of_another_division_are_not_taken_for_these(trained: Path, tmp_path: Path) -> None:
+    """What lies between two images depends on how many there are; and shards of other batches would repeat images."""
+    assert run_cli("sample", trained, "--between", "0,5", "-n", "8", "--out", tmp_path / "line").code == 0
+    outcome = run_cli("sample", trained, "--between", "0,5", "-n", "4", "--out", tmp_path / "line")
+    assert (outcome.code, "between='0,5 in 8'" in outcome.err) == (2, True)
+    assert run_cli("sample", trained, "-n", "8", "--format", "npz", "--out", tmp_path / "shards").code == 0
+    outcome = run_cli("sample", trained, "-n", "16", "--format", "npz", "--out", tmp_path / "shards")
+    assert (outcome.code, "holds images-000000-000007.npz, of another division" in outcome.err) == (2, True)
+
+
 def test_a_run_that_samples_by_an_sde_has_codes(tmp_path: Path) -> None:
     """Its marginals are those of an ODE, which is what encoding follows."""
     noisy = ["sampling.solver=sra1", "sampling.noise_level=1.0"]

@@ -49,6 +49,10 @@ class ImageSource(ABC):
     def fingerprint(self) -> str:
         """Return a hash that changes when the images change, in hexadecimal."""
 
+    def contents(self) -> str:
+        """Return a hash of all there is in the images, in hexadecimal; it may have to read them all."""
+        return self.fingerprint()
+
 
 class ArraySource(ImageSource):
     """Images held in memory: uint8 (N, H, W) or (N, H, W, 3)."""
@@ -121,6 +125,15 @@ class FileSource(ImageSource):
     def fingerprint(self) -> str:
         """Hash the names and sizes of the files, which survive a copy (unlike dates)."""
         return hashlib.sha256(repr(self._listing).encode()).hexdigest()
+
+    def contents(self) -> str:
+        """Hash the names and the bytes of the files."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            with self._open(path) as file:
+                digest.update(f"{path}\0".encode())
+                digest.update(hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read())
+        return digest.hexdigest()
 
 
 class FolderSource(FileSource):

@@ -96,7 +96,7 @@ class Evaluator:
         held_out: real images that no model was trained on, to compare the nearest training images of generated ones with.
 
     Raises:
-        UserError: for a metric that the reference or the features cannot give.
+        UserError: for a metric that the reference or the features cannot give, or held-out images that serve nothing.
     """
 
     def __init__(
@@ -111,6 +111,10 @@ class Evaluator:
         for name in choices.metrics:
             if reason := _lacking(name, extractor, reference):
                 raise UserError(f"metrics={name} need {reason}: leave it out")
+        if held_out is not None and "nearest" not in choices.metrics:
+            raise UserError("held-out images are for metrics=nearest: add it, or leave them out")
+        if held_out is not None and (held_out.features is None or len(held_out.features) < 2):
+            raise UserError(f"held-out images ({held_out.description}) must be images, and at least 2")
 
     def __call__(
         self,
@@ -125,6 +129,9 @@ class Evaluator:
             UserError: if there are too few images for what is to be measured, or features are not finite.
             Diverged: if an image comes out with values that are not finite.
         """
+        weighted = [name for name in self.choices.metrics if name in ("kid", "prc")] if isinstance(model.kind, Unbalanced) else []
+        if weighted:
+            raise UserError(f"metrics={weighted[0]} need images that count the same, and those of unbalanced dynamics do not: leave it out")
         num = min(self.reference.count or DEFAULT_NUM, DEFAULT_NUM) if num is None else num
         self.check(num)
         clock = Clock()
@@ -157,12 +164,12 @@ class Evaluator:
         """Refuse what `num` images cannot give, before they are made."""
         wanted, size = self.choices.metrics, self.choices.kid_subset_size
         count = num if self.reference.features is None else min(num, len(self.reference.features))
-        if count < 2:
-            raise UserError(f"a Fréchet distance needs at least 2 images on each side, not {count}")
+        if num < 8 or count < 4:
+            raise UserError(f"a distance and its change with n need at least 8 generated and 4 real images, not {num} and {count}")
         if "kid" in wanted and size > count:
-            raise UserError(
-                f"KID subsets of {size} images need as many on each side, not {count}: give --kid-subset-size {max(2, count // 2)}"
-            )
+            raise UserError(f"KID subsets of {size} images need as many on each side, not {count}: set kid_subset_size to {count // 2}")
+        if "kid" in wanted and size < 2:
+            raise UserError(f"kid_subset_size={size}: the estimate needs at least 2 images: set it to 1000 or so")
         if "is" in wanted and num < metrics.SPLITS:
             raise UserError(f"metrics=is: the score is a mean over {metrics.SPLITS} parts: draw at least as many images, not {num}")
         if "prc" in wanted and count <= metrics.NEIGHBOURS:
@@ -208,7 +215,10 @@ class Evaluator:
             return generated.features, self.reference, []
         features = generated.features[resample(generated.log_weights, seed)]
         size = effective_sample_size(generated.log_weights)
-        notes = [f"the images carry weights: figures are of as many drawn by weight, effective sample size {size:,.1f}"]
+        notes = [
+            f"the images carry weights: figures are of as many drawn by weight, effective sample size {size:,.1f}; "
+            "their standard errors are not known"
+        ]
         reference, dataset = self.reference, self.reference.dataset
         if dataset is None or reference.indices is None or model.config.data.masses is None:
             return features, reference, [*notes, "the reference is taken as it is, whatever masses the model was trained towards"]
@@ -220,12 +230,13 @@ class Evaluator:
     def _measures(self, generated: "_Generated", features: Tensor, reference: Reference, seed: int) -> list[Callable[[], list[Figure]]]:
         """Return the work that makes figures, in the order of the report; `features` count each image by its weight."""
         real, extractor, choices = reference.features, self.extractor, self.choices
+        weighted = generated.log_weights is not None  # images that repeat tell less than their number
         numbers = f"{len(features):,} generated against {_number(reference.count)} real images"
 
         def frechet() -> list[Figure]:
             own = Moments.of(features)
-            value, error = metrics.distance(own, reference.moments), metrics.frechet_error(features, own, reference.moments)
-            return [Figure(extractor.metric, value, error, numbers)]
+            error = None if weighted else metrics.frechet_error(features, own, reference.moments)
+            return [Figure(extractor.metric, metrics.distance(own, reference.moments), error, numbers)]
 
         def by_number() -> list[Figure]:
             found = metrics.frechet_by_number(features, reference.moments, seed)
@@ -237,7 +248,7 @@ class Evaluator:
             found = metrics.matched_distance(features, real, seed)
             floor = f"{found.floor:.4g} +- {found.floor_error:.2g}"
             note = f"{found.ratio:.2f} times the floor {floor} (real against real; errors over {found.splits} splits)"
-            details = {**asdict(found), "ratio": found.ratio}
+            details = {**asdict(found), "ratio": found.ratio if math.isfinite(found.ratio) else None}
             return [Figure(f"{extractor.metric} at n = {found.n:,} a side", found.generated, found.generated_error, note, details)]
 
         def kernel() -> list[Figure]:
@@ -252,7 +263,7 @@ class Evaluator:
             assert logits is not None
             value, error = metrics.inception_score(logits, seed)
             note = f"{metrics.SPLITS} parts of {len(features):,} images"
-            return [Figure(extractor.figure("IS"), value, error, note, lower_is_better=False)]
+            return [Figure(extractor.figure("IS"), value, None if weighted else error, note, lower_is_better=False)]
 
         def shares() -> list[Figure]:
             assert real is not None
@@ -265,7 +276,7 @@ class Evaluator:
             return [self._nearest(generated.features, seed)]
 
         several = {"fid": [frechet, by_number], "kid": [kernel], "is": [inception], "prc": [shares], "nearest": [nearest]}
-        if real is not None and len(real) >= 4:
+        if real is not None and not weighted:
             several["fid"].append(matched)
         restored = [] if generated.restored is None else generated.restored.measures(reference.moments, "fid" in choices.metrics)
         return [measure for name in METRICS if name in choices.metrics for measure in several[name]] + restored
@@ -290,6 +301,7 @@ class Evaluator:
         indices = self.reference.indices
         assert indices is not None
         nearest = near.argsort()[:PAIRS].tolist()
+        # Neither extreme is good, so that no model is better by it; where it is the only figure, copies are what must be found.
         details = {
             "median_generated": float(near.median()),
             "median_real": float(usual.median()),
@@ -364,15 +376,21 @@ class Clock:
         self._last = now
 
 
+def check_pairs(file: Path, choices: Choices, reference: Reference) -> None:
+    """Refuse a picture of pairs that could not be drawn."""
+    if "nearest" not in choices.metrics:
+        raise UserError(f"--neighbours {file} shows what metrics=nearest found: add it")
+    if reference.dataset is None:
+        raise UserError(f"--neighbours {file}: the images of {reference.description} are not at hand: give images with --data")
+
+
 def save_pairs(file: Path, model: Model, options: SamplingConfig, request: Request, evaluation: Evaluation, reference: Reference) -> None:
     """Picture the generated images that are nearest to training images, each above its neighbour; they are drawn again from their seeds.
 
-    Raises:
-        UserError: if the training images are not at hand.
+    `check_pairs` tells whether that can be done.
     """
     pairs = next(figure.details["pairs"] for figure in evaluation.figures if "pairs" in figure.details)
-    if reference.dataset is None:
-        raise UserError(f"--neighbours {file}: the images of {reference.description} are not at hand: give images with --data")
+    assert reference.dataset is not None
     drawn = generate(model, solver_of(options), [index for index, _, _ in pairs], request).images
     save_grid(file, [drawn, reference.dataset.images([index for _, index, _ in pairs])], len(pairs) // 2)
 

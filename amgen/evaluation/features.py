@@ -225,7 +225,10 @@ class Custom(FeatureExtractor):
     def logits(self, features: Tensor) -> Tensor | None:
         """Return the function's own logits, if it has any."""
         logits: Callable[[Tensor], Tensor] | None = getattr(self.function, "logits", None)
-        return None if logits is None else logits(features)
+        if logits is None:
+            return None
+        with torch.no_grad():
+            return logits(features.to(self.device)).cpu()
 
     def _call(self, images: Tensor) -> Any:
         with torch.no_grad():

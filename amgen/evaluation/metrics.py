@@ -3,6 +3,7 @@
 Features are (N, D) for generated and (M, D) for real images. Everything random is a function of the seed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,7 +137,7 @@ class MatchedDistance:
     @property
     def ratio(self) -> float:
         """Generated over floor; 1 means as close to the data as the data itself."""
-        return self.generated / self.floor
+        return self.generated / self.floor if self.floor > 0 else math.inf
 
 
 def matched_distance(generated: Tensor, real: Tensor, seed: int, splits: int = 5) -> MatchedDistance:
@@ -156,12 +157,13 @@ def matched_distance(generated: Tensor, real: Tensor, seed: int, splits: int = 5
     return MatchedDistance(n, splits, _mean(distances), _mean(floors), *errors)
 
 
-def kernel_distance(generated: Tensor, real: Tensor, subsets: int, size: int, seed: int) -> tuple[float, float]:
+def kernel_distance(generated: Tensor, real: Tensor, subsets: int, size: int, seed: int) -> tuple[float, float | None]:
     """Return the Kernel Inception Distance (arXiv 1801.01401), the mean over random subsets of `size` images, and its standard error.
 
     Subsets of the same images overlap, so that the mean over them is no surer than all N images make it. An unbiased estimate from N images
-    has about m/N times the variance of one from m: the error is the deviation over the subsets times sqrt(m/N), N the smaller set, and at
-    least what their number leaves.
+    has about q = m/N times the variance of one from m, and subsets of m drawn from them without replacement show 1 - q of the latter: the
+    error is the deviation over the subsets times sqrt(q / (1 - q)), N being the smaller set. It is not known (None) for q above 0.9 or a
+    single subset.
 
     Raises:
         UserError: if a set is smaller than a subset.
@@ -172,7 +174,11 @@ def kernel_distance(generated: Tensor, real: Tensor, subsets: int, size: int, se
     if size > fewest:
         raise UserError(f"KID subsets of {size} images need as many on each side, not {fewest}: set --kid-subset-size {fewest // 2}")
     found = kid_features_to_metric(generated, real, kid_subsets=subsets, kid_subset_size=size, rng_seed=seed % 2**32, verbose=False)
-    return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD] * max(size / fewest, 1 / subsets) ** 0.5
+    share = size / fewest
+    if share > 0.9 or subsets < 2:
+        return found[KEY_METRIC_KID_MEAN], None
+    deviation = found[KEY_METRIC_KID_STD] * (subsets / (subsets - 1)) ** 0.5
+    return found[KEY_METRIC_KID_MEAN], deviation * (share / (1 - share)) ** 0.5
 
 
 def inception_score(logits: Tensor, seed: int) -> tuple[float, float]:

@@ -155,7 +155,7 @@ def of_images(
     """Return `num` real images (by default all; a random choice that is always the same) as features, from the cache where they are there.
 
     Every process extracts its part. The cache is `$AMGEN_CACHE`, or `amgen` in the user's cache folder; its key is made of the images'
-    fingerprint, how they are prepared, and the features' name, preparation and weights.
+    contents, how they are prepared, and the features' name, preparation and weights.
     """
     if num is not None and num > len(dataset):
         raise UserError(f"{num:,} real images are asked for, and {dataset.source.description} has {len(dataset):,}: ask for fewer")
@@ -179,7 +179,10 @@ def of_images(
             table[start : start + len(rows)] = extractor(dataset.images(rows))
     reference = Reference(about, None, processes.merge(table), indices, dataset)
     if file is not None and processes.main and not there:
-        _keep(reference, file)
+        try:
+            reference.write(file)
+        except UserError as error:  # that the cache cannot be written must not cost the evaluation
+            print(f"not cached: {error}")
     return reference
 
 
@@ -192,7 +195,7 @@ def read(file: Path, extractor: FeatureExtractor) -> Reference:
     try:
         with file.open("rb") as stream, np.load(stream) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read the statistics {file}: {error}: give an .npz with mu and sigma, or images") from None
     for name in ("mu", "sigma"):
         if name not in arrays:
@@ -205,13 +208,19 @@ def read(file: Path, extractor: FeatureExtractor) -> Reference:
         )
     if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
         raise UserError(f"{file} holds numbers that are not finite: make it again")
-    about: dict[str, Any] = {"description": str(file), "n": None, "features": None}
-    if "about" in arrays:
-        about |= json.loads(str(arrays["about"]))
-        about["description"] = f"{about['description']} ({file})"
+    about: dict[str, Any] = {"description": str(file), "n": None, "features": extractor.describe()}
+    features = None
+    if "about" in arrays:  # ours; what others may call `features` is not looked at
+        try:
+            about |= json.loads(str(arrays["about"]))
+            features = torch.from_numpy(arrays["features"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{file} is not as amgen reference-stats writes it ({error}): make it again") from None
         if about["features"] != extractor.describe():
             raise UserError(f"{file} was made with features {_difference(about['features'], extractor.describe())}: make it again")
-    features = torch.from_numpy(arrays["features"]) if "features" in arrays else None
+        if features.shape != (about["n"], size) or features.dtype != torch.float32:
+            raise UserError(f"{file} holds features {tuple(features.shape)}, expected {(about['n'], size)}: make it again")
+        about["description"] = f"{about['description']} ({file})"
     return Reference(about, Moments(mean, covariance), features, None if features is None else range(len(features)))
 
 
@@ -232,7 +241,7 @@ def cache_folder() -> Path:
 def _fingerprint(dataset: ImageDataset) -> str:
     """Identify the images and what is done to them before they are scored."""
     options = dataset.options
-    prepared = [dataset.source.fingerprint(), options.size, options.channels, options.resize, options.convert]
+    prepared = [dataset.source.contents(), options.size, options.channels, options.resize, options.convert]
     return hashlib.sha256(json.dumps(prepared).encode()).hexdigest()
 
 
@@ -246,14 +255,6 @@ def _cached_features(file: Path | None, about: dict[str, Any]) -> Tensor | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # damaged: it is made again
     return features if features.shape == (about["n"], about["features"]["dimension"]) else None
-
-
-def _keep(reference: Reference, file: Path) -> None:
-    """Write into the cache; that it cannot be written must not cost the evaluation."""
-    try:
-        reference.write(file)
-    except UserError as error:
-        print(f"not cached: {error}")
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:

@@ -38,6 +38,18 @@ class Evaluation:
         """Return the first figure, by which models are compared."""
         return self.figures[0]
 
+    @classmethod
+    def from_dict(cls, contents: Mapping[str, Any]) -> "Evaluation":
+        """Return the evaluation of which `to_dict` made `contents`."""
+        return cls(**{**contents, "figures": [Figure(**figure) for figure in contents["figures"]]})
+
+    def comparable(self, other: "Evaluation") -> bool:
+        """Tell whether figures of the two differ by the model alone."""
+        conditions = [
+            (found.principal.name, found.generated, found.real, found.reference, found.features, found.sampling) for found in (self, other)
+        ]
+        return conditions[0] == conditions[1]
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return asdict(self)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from amgen import checkpoints, sampling
+from amgen.config import SamplingConfig
 from amgen.errors import UserError, unknown
 from amgen.evaluation.evaluate import Evaluator
 from amgen.evaluation.report import Evaluation
@@ -37,8 +38,18 @@ def parse(texts: Iterable[str]) -> list[dict[str, Any]]:
             raise UserError(f"--sweep {text}: {key} is swept over already")
         if not equals or not all(value.strip() for value in values.split(",")):
             raise UserError(f"--sweep {text}: expected values such as {key}=A,B")
-        axes[key] = [yaml.safe_load(value) for value in values.split(",")]
+        axes[key] = [_value(value) for value in values.split(",")]
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _value(text: str) -> Any:
+    """Read a number, or what YAML makes of it (which takes 1e-3 for a word)."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return yaml.safe_load(text)
 
 
 def chosen_checkpoints(run: Path, text: str | None) -> list[Path]:
@@ -48,7 +59,7 @@ def chosen_checkpoints(run: Path, text: str | None) -> list[Path]:
         UserError: if one does not exist, or `run` is not a run directory.
     """
     if text is None:
-        return [checkpoints.find(run)]
+        return [run if run.is_file() else checkpoints.find(run)]
     there = {checkpoints.step_of(path): path for path in checkpoints.all_checkpoints(run)}
     if not there:
         raise UserError(f"--checkpoints {text}: {run} is not a run directory with checkpoints")
@@ -83,18 +94,23 @@ def evaluate_all(
         weights: rate of the averaged weights to use (None for the first) and whether to use the raw ones.
         say: takes a line after each evaluation, on the main process, where there are several.
     """
-    models = [sampling.load(folder, *weights, device=evaluator.processes.device) for folder in folders]
-    work = [(model, model.options({**changes, **settings}), settings) for model in models for settings in combinations]
     evaluations: list[Evaluation] = []
     distinctions: list[dict[str, Any]] = []
-    for model, options, settings in work:  # all settings are known to fit by now
-        asked = replace(request, guidance=options.guidance, noise_level=options.noise_level)
-        evaluations.append(evaluator(model, options, num, asked))
-        distinctions.append({**({"checkpoint": model.source.name} if len(folders) > 1 else {}), **settings})
-        if len(work) > 1 and evaluator.processes.main:
-            what = ", ".join(f"{key} {value}" for key, value in distinctions[-1].items())
-            say(f"{len(evaluations)}/{len(work)}  {what}  NFE {evaluations[-1].sampling['NFE']}  {evaluations[-1].principal.line()}")
+    total = len(folders) * len(combinations)
+    for folder in folders:
+        model = sampling.load(folder, *weights, device=evaluator.processes.device)
+        for options, settings in [(model.options({**changes, **settings}), settings) for settings in combinations]:
+            evaluations.append(evaluator(model, options, num, request_of(request, options)))
+            distinctions.append({**({"checkpoint": model.source.name} if len(folders) > 1 else {}), **settings})
+            if total > 1 and evaluator.processes.main:
+                what = ", ".join(f"{key} {value}" for key, value in distinctions[-1].items())
+                say(f"{len(evaluations)}/{total}  {what}  NFE {evaluations[-1].sampling['NFE']}  {evaluations[-1].principal.line()}")
     return evaluations, distinctions
+
+
+def request_of(request: Request, options: SamplingConfig) -> Request:
+    """Return a request with the guidance and the noise level of the settings."""
+    return replace(request, guidance=options.guidance, noise_level=options.noise_level)
 
 
 def check_plot(file: Path | None) -> None:

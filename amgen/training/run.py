@@ -30,6 +30,8 @@ def hold(run: Path) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another training is at work in {run}: wait for it, stop it, or choose another --run-dir") from None
+        except OSError:  # file systems of some clusters lock no folders; then nobody is kept out
+            pass
         yield
     finally:
         os.close(folder)

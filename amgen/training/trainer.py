@@ -35,8 +35,8 @@ from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, Tra
 from amgen.errors import Diverged, Interrupted, UserError
 from amgen.evaluation.evaluate import Choices, Evaluator
 from amgen.evaluation.features import make_extractor
-from amgen.evaluation.metrics import Figure
 from amgen.evaluation.reference import open_reference
+from amgen.evaluation.report import Evaluation
 from amgen.files import make_folder, write_json
 from amgen.paths import Boundary, PathSample
 from amgen.processes import Processes
@@ -128,14 +128,15 @@ class Trainer:
                 if self._logs(before, after):
                     recorder.line(self._metrics(), self.stopwatch.lap(after - lap))
                     lap = after
-                if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
-                    self._sample_grid()
-                every = self.config.evaluation.every
-                if evaluator is not None and (finished or _crosses(before, after, every)):
-                    self._evaluate(evaluator)
-                if stop or finished or _crosses(before, after, options.checkpoint_every):
+                scored = evaluator is not None and (finished or _crosses(before, after, self.config.evaluation.every))
+                # Saved first: neither a signal nor what goes wrong while drawing may cost the steps that led here.
+                if stop or finished or scored or _crosses(before, after, options.checkpoint_every):
                     recorder.sync()
                     self.save()
+                if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
+                    self._sample_grid()
+                if evaluator is not None and scored and (finished or not stop):
+                    self._evaluate(evaluator)
                 if stop and not finished:
                     raise Interrupted(
                         f"stopped after {after:,} of {total:,} images and saved {checkpoints.latest(self.run)}; "
@@ -313,7 +314,7 @@ class Trainer:
         processes = Processes(accelerator.process_index, accelerator.num_processes, str(accelerator.device))
         extractor = make_extractor(options.features, channels, size, None, accelerator.device)
         reference = open_reference(options.data, self.config.images, extractor, processes)
-        evaluator = Evaluator(extractor, reference, Choices(options.metrics), processes)
+        evaluator = Evaluator(extractor, reference, Choices(options.metrics, kid_subset_size=options.kid_subset_size), processes)
         evaluator.check(options.num)
         return evaluator
 
@@ -328,8 +329,8 @@ class Trainer:
         write_json(file, evaluation.to_dict())
         self.console.print(f"{self.progress.images:,} images  {evaluation.principal.line()}", soft_wrap=True, highlight=False)
         best = checkpoints.folder_of(self.run) / checkpoints.BEST / EVALUATION
-        before = Figure(**json.loads(best.read_text())["figures"][0]) if best.exists() else None
-        if before is None or before.name != evaluation.principal.name or not before.better(evaluation.principal):
+        before = Evaluation.from_dict(json.loads(best.read_text())) if best.exists() else None
+        if before is None or not before.comparable(evaluation) or not before.principal.better(evaluation.principal):
             checkpoints.save(self.run, self._checkpoint(), checkpoints.BEST, {EVALUATION: evaluation.to_dict()})
 
     def _sample_grid(self) -> None:

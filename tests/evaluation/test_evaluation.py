@@ -105,10 +105,10 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(trained: Pa
         with pytest.raises(UserError, match=message):
             evaluator("digits", metrics, **choices)(model, model.config.sampling, num)
 
-    refused("at least 2 images on each side, not 1", 1, "fid")
-    refused("KID subsets of 1000 images need as many on each side, not 60: give --kid-subset-size 30", 60, "kid")
+    refused("need at least 8 generated and 4 real images, not 7 and 7", 7, "fid")
+    refused("KID subsets of 1000 images need as many on each side, not 60: set kid_subset_size to 30", 60, "kid")
+    refused("kid_subset_size=1: the estimate needs at least 2", 60, "kid", kid_subset_size=1)
     refused("mean over 10 parts: draw at least as many images, not 9", 9, "is")
-    refused("look at 3 neighbours: give more than 3 images", 3, "prc")
     with pytest.raises(UserError, match="metrics=is need features with classes, which features=pixels have not"):
         evaluator("pixels", ["is"])
     pixels = make_extractor("pixels", 1, 8)
@@ -131,7 +131,7 @@ def test_features_that_are_not_finite_are_named(trained: Path) -> None:
 
     measure.extractor.__class__ = type("Spoilt", (type(measure.extractor),), {"__call__": spoilt})
     with pytest.raises(UserError, match="features=digits of image 2 are not finite"):
-        measure(model, model.config.sampling, 4)
+        measure(model, model.config.sampling, 8)
 
 
 def test_weighted_images_count_by_their_weight(tmp_path: Path) -> None:
@@ -141,6 +141,9 @@ def test_weighted_images_count_by_their_weight(tmp_path: Path) -> None:
     model = sampling.load(tmp_path / "run")
     evaluation = evaluator()(model, model.config.sampling, 60)
     assert any("effective sample size" in warning for warning in evaluation.warnings)
+    assert [figure.standard_error for figure in evaluation.figures] == [None, None]
+    with pytest.raises(UserError, match="metrics=kid need images that count the same"):
+        evaluator(metrics=["kid"])(model, model.config.sampling, 60)
     # By hand: zeros make up 100/109 of the reference.
     measure = evaluator()
     seen: list[Any] = []
@@ -186,6 +189,41 @@ def test_reference_is_computed_once(cache: Path) -> None:
     assert sorted(cache.iterdir()) == before
     with pytest.raises(UserError, match="1,798 real images are asked for, and the embedded digits has 1,797"):
         of_images(dataset, extractor, ALONE, 1798)
+
+
+def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
+    """Uncompressed files have equal names and sizes, whatever they show."""
+    extractor, found = make_extractor("pixels", 1, 8), []
+    for name, value in {"dark": 10, "light": 200}.items():
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.new("L", (8, 8), value + index).save(tmp_path / name / f"{index}.bmp")
+        found.append(of_images(open_dataset(DataConfig(path=str(tmp_path / name))), extractor, ALONE).features)
+    assert float((found[1] - found[0]).mean()) > 1
+
+
+def test_exported_weights_are_scored(trained: Path, tmp_path: Path) -> None:
+    assert run_cli("export", trained, "--out", tmp_path / "model.safetensors").code == 0
+    outcome = run_cli("eval-fid", tmp_path / "model.safetensors", "--features", "digits", "--num", "10", "--json", tmp_path / "e.json")
+    assert outcome.code == 0, outcome.err
+
+
+def test_best_weights_are_compared_under_equal_conditions() -> None:
+    def scored(value: float, **changes: Any) -> Evaluation:
+        conditions: dict[str, Any] = {"generated": 10, "real": 5, "reference": "r", "features": None, "sampling": {"NFE": 3}, **changes}
+        return Evaluation(figures=[Figure("FID", value)], model={}, seconds={}, **conditions)
+
+    one = scored(2.0)
+    assert Evaluation.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    assert one.comparable(scored(3.0))
+    assert not any(one.comparable(scored(3.0, **change)) for change in ({"generated": 11}, {"reference": "s"}, {"sampling": {"NFE": 4}}))
+
+
+def test_values_of_a_sweep() -> None:
+    assert sweep.parse(["tolerance=1e-3,0.1", "solver=dopri5"]) == [
+        {"tolerance": 1e-3, "solver": "dopri5"},
+        {"tolerance": 0.1, "solver": "dopri5"},
+    ]
 
 
 def test_statistics_files(tmp_path: Path, trained: Path) -> None:
@@ -285,6 +323,8 @@ def test_sweeps_over_checkpoints(tmp_path: Path) -> None:
         (["--data", "absent"], "does not exist"),
         (["--real", "5000"], "5,000 real images are asked for"),
         (["--num", "0"], "--num 0: expected at least 1"),
+        (["--neighbours", "pairs.png"], "shows what metrics=nearest found: add it"),
+        (["--held-out", "digits"], "held-out images are for metrics=nearest: add it"),
     ],
 )
 def test_mistakes_cost_one_line(trained: Path, arguments: list[str], message: str) -> None:
@@ -355,6 +395,6 @@ def test_evaluation_while_training(tmp_path: Path) -> None:
     again = evaluator()(model, model.config.sampling, 20, sampling.Request(model.config.seed))
     assert again.principal.value == pytest.approx(min(values.values()), rel=1e-6)
     assert sampling.load(tmp_path / "run").images == 96
-    with pytest.raises(UserError, match="at least 2 images on each side, not 1"):
+    with pytest.raises(UserError, match="at least 8 generated"):
         train(config.load("digits", [*TINY, *scored, "evaluation.num=1"]), tmp_path / "other")
     assert not (tmp_path / "other" / "checkpoints").exists()

@@ -140,7 +140,7 @@ def eval_fid(
     if not processes.main:
         return
     several = len(evaluations) > 1
-    name = f"{'sweep-' if several else ''}{features.replace(':', '-')}-{model.images:09d}.json"
+    name = f"{'sweep-' if several else ''}{features.replace(':', '-')}-{model.images:09d}{f'-seed-{seed}' if seed else ''}.json"
     file = json_file or model.run / "eval" / name
     make_folder(file.parent)
     found = [evaluation.to_dict() for evaluation in evaluations]

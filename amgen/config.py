@@ -643,6 +643,10 @@ def _mismatches(config: Config) -> Iterator[str]:
     """Yield what is wrong with the combination of sections, each with its reason and what to do instead."""
     path, dynamics, loss, coupling = config.path, config.dynamics, config.loss, config.coupling
     conditional = loss.form == "conditional"
+    if config.evaluation.every and config.data.kind != "images":
+        yield f"evaluation.every scores images, and data.kind={config.data.kind} are points: leave it at 0"
+    if config.evaluation.metrics == ("nearest",):
+        yield "evaluation.metrics=nearest does not tell which weights are better: add fid"
     if isinstance(loss, MarginalLossConfig) and loss.probes != 1 and dynamics.kind != "entropic":
         yield f"loss.probes={loss.probes} is for the Laplacian of entropic dynamics, not dynamics.kind={dynamics.kind}: leave it out"
     yield from _solver_mismatches(config)

@@ -96,6 +96,7 @@ def eval_fid(
     from amgen.evaluation.reference import open_reference
     from amgen.evaluation.report import table
     from amgen.files import make_folder, write_json
+    from amgen.kinds import Unbalanced
     from amgen.processes import Processes
     from amgen.sampling import Request, load, start_images
 
@@ -130,7 +131,7 @@ def eval_fid(
         open_reference(path, model.config.images, extractor, processes, number, options.batch_size, cache)
         for path, number in [(data, real)] + ([(held_out, None)] if held_out is not None else [])
     ]
-    choices = Choices(chosen_metrics(metrics, extractor, opened[0]), kid_subsets, kid_subset_size)
+    choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)
     if neighbours is not None:
         check_pairs(neighbours, choices, opened[0])
     evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])

@@ -37,6 +37,8 @@ from amgen.sampling import (
 )
 
 METRICS = ("fid", "kid", "is", "prc", "nearest")
+UNWEIGHTED = ("kid", "prc")
+"""Metrics of images that all count the same."""
 DEFAULT_NUM = 10_000
 FEW = 10_000
 """Fewer generated images than these and a distance is not to be compared with published ones."""
@@ -59,14 +61,14 @@ class Choices:
     kid_subset_size: int = 1_000
 
 
-def chosen_metrics(text: str, extractor: FeatureExtractor, reference: Reference) -> tuple[str, ...]:
-    """Read names such as fid,kid; `all` means all that the features and the reference can give.
+def chosen_metrics(text: str, extractor: FeatureExtractor, reference: Reference, weighted: bool = False) -> tuple[str, ...]:
+    """Read names such as fid,kid; `all` means all that the features, the reference and images that may carry weights can give.
 
     Raises:
         UserError: for an unknown name.
     """
     if text == "all":
-        return tuple(name for name in METRICS if not _lacking(name, extractor, reference))
+        return tuple(name for name in METRICS if not (_lacking(name, extractor, reference) or (weighted and name in UNWEIGHTED)))
     names = tuple(part.strip() for part in text.split(","))
     for name in names:
         if name not in METRICS:
@@ -129,9 +131,9 @@ class Evaluator:
             UserError: if there are too few images for what is to be measured, or features are not finite.
             Diverged: if an image comes out with values that are not finite.
         """
-        weighted = [name for name in self.choices.metrics if name in ("kid", "prc")] if isinstance(model.kind, Unbalanced) else []
-        if weighted:
-            raise UserError(f"metrics={weighted[0]} need images that count the same, and those of unbalanced dynamics do not: leave it out")
+        refused = [name for name in self.choices.metrics if name in UNWEIGHTED]
+        if refused and isinstance(model.kind, Unbalanced):
+            raise UserError(f"metrics={refused[0]} need images that count the same, and those of unbalanced dynamics do not: leave it out")
         num = min(self.reference.count or DEFAULT_NUM, DEFAULT_NUM) if num is None else num
         self.check(num)
         clock = Clock()
@@ -141,7 +143,7 @@ class Evaluator:
         parts = [(place, measure()) for place, measure in self.processes.share(list(enumerate(measures)))]
         figures = [figure for _, found in sorted(self.processes.gather(parts), key=lambda part: part[0]) for figure in found]
         clock.lap("measuring")
-        if num < FEW:
+        if num < FEW and "fid" in self.choices.metrics:
             warnings.append(f"distances of {num:,} images are biased upwards: compare them at equal n alone, or by the floor")
         if num <= self.extractor.dimension and "fid" in self.choices.metrics:
             warnings.append(
@@ -167,7 +169,9 @@ class Evaluator:
         if num < 8 or count < 4:
             raise UserError(f"a distance and its change with n need at least 8 generated and 4 real images, not {num} and {count}")
         if "kid" in wanted and size > count:
-            raise UserError(f"KID subsets of {size} images need as many on each side, not {count}: set kid_subset_size to {count // 2}")
+            raise UserError(
+                f"KID subsets of {size} images need as many on each side, not {count}: set the size of a subset to {count // 2}"
+            )
         if "kid" in wanted and size < 2:
             raise UserError(f"kid_subset_size={size}: the estimate needs at least 2 images: set it to 1000 or so")
         if "is" in wanted and num < metrics.SPLITS:
@@ -301,14 +305,13 @@ class Evaluator:
         indices = self.reference.indices
         assert indices is not None
         nearest = near.argsort()[:PAIRS].tolist()
-        # Neither extreme is good, so that no model is better by it; where it is the only figure, copies are what must be found.
         details = {
             "median_generated": float(near.median()),
             "median_real": float(usual.median()),
             "real": len(real),
             "pairs": [[index, indices[int(places[index])], float(near[index])] for index in nearest],
         }
-        return Figure(self.extractor.figure("nearness to training images"), share, error, note, details)
+        return Figure(self.extractor.figure("nearness to training images"), share, error, note, details, lower_is_better=None)
 
 
 @dataclass

@@ -159,6 +159,7 @@ def check(model: Model, solver: str) -> None:
     Raises:
         UserError: with the reason and an alternative.
     """
+    model.config.image_shape  # noqa: B018 (refuses models of points)
     if isinstance(model.kind, Entropic):
         raise UserError(
             "entropic dynamics are an SDE, whose density does not follow from the action alone: "

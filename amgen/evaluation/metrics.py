@@ -31,7 +31,7 @@ class Figure:
         standard_error: its standard error; None where it is not known.
         note: what it means and depends on, in words.
         details: the same for JSON, and more.
-        lower_is_better: whether a better model has a lower value.
+        lower_is_better: whether a better model has a lower value; None where neither extreme is good.
     """
 
     name: str
@@ -39,10 +39,12 @@ class Figure:
     standard_error: float | None = None
     note: str = ""
     details: dict[str, Any] = field(default_factory=dict)
-    lower_is_better: bool = True
+    lower_is_better: bool | None = True
 
     def better(self, other: "Figure") -> bool:
         """Tell whether this is the better one of two figures of the same name."""
+        if self.lower_is_better is None:
+            return False
         return self.value < other.value if self.lower_is_better else self.value > other.value
 
     def line(self) -> str:

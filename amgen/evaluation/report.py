@@ -88,5 +88,7 @@ def table(evaluations: Sequence[Evaluation], settings: Sequence[Mapping[str, Any
         rows.append(row)
     for row, evaluation in zip(rows, evaluations, strict=True):
         rivals = [other for other in evaluations if other.sampling["NFE"] <= evaluation.sampling["NFE"]]
-        row["pareto"] = not any(rival.principal.better(evaluation.principal) for rival in rivals)
+        row["pareto"] = evaluation.principal.lower_is_better is not None and not any(
+            rival.principal.better(evaluation.principal) for rival in rivals
+        )
     return rows

@@ -106,7 +106,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(trained: Pa
             evaluator("digits", metrics, **choices)(model, model.config.sampling, num)
 
     refused("need at least 8 generated and 4 real images, not 7 and 7", 7, "fid")
-    refused("KID subsets of 1000 images need as many on each side, not 60: set kid_subset_size to 30", 60, "kid")
+    refused("KID subsets of 1000 images need as many on each side, not 60: set the size of a subset to 30", 60, "kid")
     refused("kid_subset_size=1: the estimate needs at least 2", 60, "kid", kid_subset_size=1)
     refused("mean over 10 parts: draw at least as many images, not 9", 9, "is")
     with pytest.raises(UserError, match="metrics=is need features with classes, which features=pixels have not"):
@@ -142,6 +142,8 @@ def test_weighted_images_count_by_their_weight(tmp_path: Path) -> None:
     evaluation = evaluator()(model, model.config.sampling, 60)
     assert any("effective sample size" in warning for warning in evaluation.warnings)
     assert [figure.standard_error for figure in evaluation.figures] == [None, None]
+    extractor = make_extractor("digits", 1, 8)
+    assert chosen_metrics("all", extractor, evaluator().reference, weighted=True) == ("fid", "is", "nearest")
     with pytest.raises(UserError, match="metrics=kid need images that count the same"):
         evaluator(metrics=["kid"])(model, model.config.sampling, 60)
     # By hand: zeros make up 100/109 of the reference.
@@ -346,6 +348,8 @@ def test_pareto_of_a_figure_that_should_be_high() -> None:
         figure = Figure("precision", value, lower_is_better=False)
         return Evaluation([figure], 1, 1, "", None, {"images_trained": 0}, {"NFE": nfe}, {})
 
+    neither = Evaluation([Figure("nearness", 0.5, lower_is_better=None)], 1, 1, "", None, {"images_trained": 0}, {"NFE": 1}, {})
+    assert table([neither], [{}])[0]["pareto"] is False
     rows = table([scored(0.5, 4), scored(0.4, 8), scored(0.6, 8)], [{}, {}, {}])
     assert [row["pareto"] for row in rows] == [True, False, True]
 
@@ -359,6 +363,7 @@ def test_held_out_images_and_pairs(trained: Path, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     (figure,) = json.loads((tmp_path / "n.json").read_text())["figures"]
     assert figure["value"] < 0.05
+    assert "biased" not in outcome.out
     assert len(figure["details"]["pairs"]) == 16
     with Image.open(tmp_path / "pairs.png") as picture:
         assert picture.width >= picture.height > 30

@@ -67,6 +67,14 @@ def test_error_of_the_distance_is_that_of_repetition() -> None:
     assert float(errors.mean()) == pytest.approx(float(distances.std()), rel=0.15)
 
 
+def test_error_of_the_distance_between_shifted_copies() -> None:
+    """With equal covariances C the distance is |m|^2 of the shift m, and its error 2 sqrt(m'Cm / n) exactly."""
+    features = gaussians(5, 1, 300, 4)[0].double()
+    own, shift = Moments.of(features), torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
+    error = metrics.frechet_error(features, own, Moments(own.mean + shift, own.covariance))
+    assert error == pytest.approx(2 * float(shift @ own.covariance @ shift / 300) ** 0.5, rel=1e-9)
+
+
 def test_error_of_the_distance_with_covariances_that_are_singular() -> None:
     """A constant feature, as of a dead unit, changes neither the distance nor its error."""
     features = gaussians(1, 1, 300, 3)[0].double()

@@ -162,6 +162,7 @@ def test_commands_on_points(table: Path, tmp_path: Path) -> None:
         ("sample", folder, "--format", "png"): "--format png is for images, and this model is of points",
         ("sample", folder, "--gif", tmp_path / "x.gif"): "x.gif shows images, and this model is of points",
         ("eval-fid", run(tmp_path / "plain", "cells", table), "--features", "pixels"): "this model is of points (data.kind=snapshots)",
+        ("eval-bpd", folder): "this model is of points",
         ("encode", folder): "this model is of points (data.kind=snapshots)",
         ("train", "cells", "--run-dir", tmp_path / "none"): "data.path='cells.csv' does not exist",
     }.items():
@@ -188,6 +189,8 @@ def test_commands_on_points(table: Path, tmp_path: Path) -> None:
         (["data.period=1"], "would change the period", "set data.whiten=none"),
         (["sampling.guidance=2"], "also learned without classes", ""),
         (["sampling.noise_level=1"], "needs a path that starts from noise", "leave it at 0"),
+        (["evaluation.every=256"], "evaluation.every scores images", "leave it at 0"),
+        (["evaluation.metrics=[nearest]"], "does not tell which weights are better", "add fid"),
         (["data.times=[1,0]"], "expected increasing times", ""),
         (["data.dimension=0"], "greater than 0", ""),
         (["data.hold_outt=1"], "unknown option 'data.hold_outt'", "did you mean 'hold_out'"),

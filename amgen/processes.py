@@ -76,6 +76,16 @@ class Processes:
             torch.distributed.barrier()
 
 
+def leave() -> None:
+    """Part from the other processes once all are done, if there are any.
+
+    An interpreter that ends while its connections are open may abort, and one that ends early cuts off those that still work.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def require_single(command: str) -> None:
     """Refuse to run a command in several processes when it does not divide its work among them.
 

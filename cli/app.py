@@ -47,18 +47,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
+def _leave() -> None:
+    """Part from the other processes of a torchrun; torch is not loaded for it."""
+    if "torch" in sys.modules:
+        from amgen.processes import leave
+
+        leave()
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
     from amgen.errors import AmgenError
 
     command = typer.main.get_command(app)
     try:
-        return int(command.main(args=list(arguments), prog_name="amgen", standalone_mode=False) or 0)
+        code = int(command.main(args=list(arguments), prog_name="amgen", standalone_mode=False) or 0)
+        _leave()
+        return code
     except AmgenError as error:
         if debug_requested():
             raise
         if not (error.collective and os.environ.get("RANK", "0") != "0"):
             print(f"amgen: {error}", file=sys.stderr)
+        if error.collective:  # all processes end alike
+            _leave()
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("amgen: interrupted", file=sys.stderr)

@@ -522,7 +522,11 @@ class SamplingConfig(Section):
         description="Relative and absolute tolerance (adaptive solvers), at least 1e-7.",
         json_schema_extra=MAY_CHANGE,
     )
-    batch_size: Positive = Field(100, description="Images drawn together by each process.", json_schema_extra=MAY_CHANGE)
+    batch_size: int | Literal["auto"] = Field(
+        "auto",
+        description="Images drawn together by each process; auto for as many as the memory holds and speed gains from.",
+        json_schema_extra=MAY_CHANGE,
+    )
     guidance: float = Field(
         1.0,
         ge=0,
@@ -537,6 +541,13 @@ class SamplingConfig(Section):
         if name not in SOLVERS:
             raise ValueError(str(unknown("solver", name, SOLVERS)))
         return name
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _auto_or_positive(cls, size: Any) -> Any:
+        if size != "auto" and not (type(size) is int and size > 0):
+            raise ValueError(f"batch_size={size!r}: expected auto or a positive integer")
+        return size
 
 
 ODE_SOLVERS = ("ab2", "ab3", "adaptive-heun", "bosh3", "dopri5", "dopri8", "euler", "heun", "midpoint", "ralston", "rk4")

@@ -1,5 +1,6 @@
 """Drawing many images: divided among processes, written as they come, going on where it was interrupted."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from amgen.config import SamplingConfig
 from amgen.errors import UserError
 from amgen.output import ImageFolder, save_grid
 from amgen.processes import Processes
-from amgen.sampling import Model, Request, batches_of, effective_sample_size, generate, resample, solver_of
+from amgen.sampling import Model, Request, effective_sample_size, generate_all, resample
 
 GRID_LIMIT = 400
 """Most images in a grid; the first ones."""
@@ -92,34 +93,32 @@ def draw(
         request: seed, class and what else to generate.
         indices: which images.
         processes: those that share the work; each calls this function.
-        folder: where images are written; batches already there are not drawn again.
+        folder: where images are written; those already there are not drawn again, but for the picture.
         grid: file for a picture of the first images (at most 400).
         resampled: also draw indices in proportion to the weights, for the folder and for the grid.
         say: takes lines of progress, on the main process.
     """
-    batches = batches_of(indices, options.batch_size)
+    # What the main process finds holds for all, and nobody writes before it has looked.
+    missing = indices if folder is None else processes.agree(folder.missing(indices) if processes.main else [])
+    there = set(indices).difference(missing)
     pictured = set(indices[:GRID_LIMIT]) if grid is not None else set()
-    there = set() if folder is None else {batch[0] for batch in batches} - {batch[0] for batch in folder.missing(batches)}
-    wanted = [batch for batch in batches if batch[0] not in there or not pictured.isdisjoint(batch)]
-    processes.wait()  # nobody writes before all have looked
-    total = sum(map(len, wanted))
-    if total < len(indices) and processes.main:
-        say(f"{len(indices) - total:,} of {len(indices):,} {model.config.noun} are there already")
+    again = [index for index in indices if index in pictured & there]
+    total = len(missing) + len(again)
+    if there and processes.main:
+        say(f"{len(there):,} of {len(indices):,} {model.config.noun} are there already")
 
-    solver, start, reported = solver_of(options), time.perf_counter(), time.perf_counter()
+    start = reported = time.perf_counter()
     pictures: dict[int, list[Tensor]] = {}
     weights: dict[int, float] = {}
     evaluations, done = 0, 0
-    for batch in processes.share(wanted):
-        samples = generate(model, solver, batch, request)
-        if folder is not None:
+    drawing = [generate_all(model, options, wanted, request, processes, say) for wanted in (missing, again) if wanted]
+    for samples in itertools.chain(*drawing):
+        if folder is not None and samples.indices[0] not in there:
             folder.write(samples)
-        for row, index in enumerate(batch):
-            if index in pictured:
-                pictures[index] = [part[row].clone() for part in samples.pictures()]  # not views, which would carry the whole batch along
-            if samples.log_weights is not None:
-                weights[index] = float(samples.log_weights[row])
-        evaluations, done = max(evaluations, samples.evaluations), done + len(batch)
+        pictures |= {index: parts for index, parts in samples.by_index().items() if index in pictured}
+        if samples.log_weights is not None:
+            weights |= zip(samples.indices, samples.log_weights.tolist(), strict=True)
+        evaluations, done = max(evaluations, samples.evaluations), done + len(samples.indices)
         now = time.perf_counter()
         if processes.main and now - reported > REPORT_EVERY:
             reported, drawn = now, min(total, done * processes.count)
@@ -132,12 +131,13 @@ def draw(
     result = Drawn(total, seconds, evaluations, noun=model.config.noun)
     if not processes.main:
         return result
-    if folder is not None and len(weights) < len(indices):
-        weights |= folder.weights(batch for batch in batches if batch[0] in there)
-    result.log_weights = [weights[index] for index in indices] if weights else []
+    if folder is not None:
+        weights |= folder.weights(sorted(there.difference(weights)))
+    weights = {index: weights[index] for index in indices} if weights else {}
+    result.log_weights = list(weights.values())
     chosen = _resampled(indices, result.log_weights, request.seed) if resampled else None
     if folder is not None:
-        result.written += folder.finish(batches, chosen)
+        result.written += folder.finish(weights, chosen)
     if grid is not None:
         shown = [index for index in (chosen or indices) if index in pictures][:GRID_LIMIT]
         save_grid(grid, [torch.stack(column) for column in zip(*(pictures[index] for index in shown), strict=True)])

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -29,7 +29,7 @@ WEIGHT = "log_weight"
 
 
 class ImageFolder:
-    """A folder of generated images, filled batch by batch.
+    """A folder of generated images, filled batch by batch, whatever the batches.
 
     png: 000000.png, 000001.png, ..., named by image index; images that carry weights have them in the file's text and, at the end, in
         weights.csv.
@@ -56,17 +56,17 @@ class ImageFolder:
             _check_settings(folder, {"format": form, **settings})
             write_json(folder / SETTINGS, {"format": form, **settings})
 
-    def missing(self, batches: Iterable[Sequence[int]]) -> list[Sequence[int]]:
-        """Return the batches that are not wholly there yet.
+    def missing(self, indices: Sequence[int]) -> list[int]:
+        """Return which of the images are not there yet.
 
         Raises:
-            UserError: if there are shards of other batches, which would repeat images.
+            UserError: if a shard cannot be read.
         """
-        batches = list(batches)
-        others = set(self.folder.glob("images-*.npz")) - {file for batch in batches for file in self._files(batch)}
-        if others:
-            raise UserError(f"{self.folder} holds {min(others).name}, of another division of the images: choose another --out")
-        return [batch for batch in batches if not all(file.exists() for file in self._files(batch))]
+        if self.form == "npz":
+            there = {index for shard in self._shards() for index in shard["indices"].tolist()}
+        else:
+            there = {int(file.stem) for file in self.folder.glob("*.png") if file.stem.isdecimal()}
+        return [index for index in indices if index not in there]
 
     def write(self, samples: Samples) -> None:
         """Write a batch.
@@ -77,36 +77,36 @@ class ImageFolder:
         if self.form == "npz":
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays(samples))  # type: ignore[arg-type]
-            write_bytes(self._files(samples.indices)[0], buffer.getvalue())
+            # No other shard begins with this image, since an image is in one shard.
+            write_bytes(self.folder / f"{self.noun}-{samples.indices[0]:06d}-{samples.indices[-1]:06d}.npz", buffer.getvalue())
             return
-        for row, file in enumerate(self._files(samples.indices)):
+        for row, index in enumerate(samples.indices):
             text = PngInfo()
             if samples.log_weights is not None:
                 text.add_text(WEIGHT, repr(float(samples.log_weights[row])))
             buffer = io.BytesIO()
             to_image(samples.images[row]).save(buffer, format="png", pnginfo=text)
-            write_bytes(file, buffer.getvalue())
+            write_bytes(self._png(index), buffer.getvalue())
 
-    def weights(self, batches: Iterable[Sequence[int]]) -> dict[int, float]:
-        """Read the log-weights of images that carry some, by index."""
+    def weights(self, indices: Sequence[int]) -> dict[int, float]:
+        """Read the log-weights of those of the images that carry some, by index."""
         found: dict[int, float] = {}
-        for batch in batches:
-            for file in self._files(batch):
-                if self.form == "npz":
-                    with np.load(file) as shard:
-                        found |= dict(zip(batch, shard["log_weights"].tolist(), strict=True)) if "log_weights" in shard else {}
-                else:
-                    with Image.open(file) as image:
-                        text = getattr(image, "text", {})
-                    found |= {int(file.stem): float(text[WEIGHT])} if WEIGHT in text else {}
+        if self.form == "npz":
+            for shard in self._shards():
+                if "log_weights" in shard:
+                    found |= zip(shard["indices"].tolist(), shard["log_weights"].tolist(), strict=True)
+            return {index: found[index] for index in indices if index in found}
+        for index in indices:
+            with Image.open(self._png(index)) as image:
+                text = getattr(image, "text", {})
+            found |= {index: float(text[WEIGHT])} if WEIGHT in text else {}
         return found
 
-    def finish(self, batches: Iterable[Sequence[int]], resampled: Sequence[int] | None = None) -> list[str]:
-        """Write what needs all images; return a line for each thing that is there."""
+    def finish(self, weights: Mapping[int, float], resampled: Sequence[int] | None = None) -> list[str]:
+        """Write what needs all images, such as the log-weights by index; return a line for each thing that is there."""
         contents = ": points at t = 1 and their starts, in the units of the table" if self.noun == "points" else ""
         written = [f"{self.folder}/*.{self.form}{contents}"]
-        weights = self.weights(batches) if self.form == "png" else {}
-        if weights:
+        if weights and self.form == "png":
             write_text(self.folder / "weights.csv", _csv(["index", WEIGHT], weights.items()))
             written.append(str(self.folder / "weights.csv"))
         if resampled is not None:
@@ -114,10 +114,17 @@ class ImageFolder:
             written.append(str(self.folder / "resampled.csv"))
         return written
 
-    def _files(self, batch: Sequence[int]) -> list[Path]:
-        if self.form == "npz":
-            return [self.folder / f"{self.noun}-{batch[0]:06d}-{batch[-1]:06d}.npz"]
-        return [self.folder / f"{index:06d}.png" for index in batch]
+    def _png(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.png"
+
+    def _shards(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the `indices` of each shard, and `log_weights` where it has some."""
+        for file in sorted(self.folder.glob(f"{self.noun}-*.npz")):
+            try:
+                with np.load(file) as shard:
+                    yield {name: shard[name] for name in ("indices", "log_weights") if name in shard}
+            except (OSError, ValueError, EOFError, BadZipFile) as error:
+                raise UserError(f"cannot read {file}: {error}: delete it, and the same command draws its {self.noun} again") from None
 
 
 def arrays(samples: Samples) -> dict[str, np.ndarray]:

@@ -56,7 +56,7 @@ class Processes:
         torch.distributed.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
-    def agree(self, found: bool) -> bool:
+    def agree(self, found: T) -> T:
         """Return in every process what the main one found."""
         return self.gather([found])[0]
 

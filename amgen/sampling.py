@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from amgen import checkpoints
 from amgen.actions import Action
+from amgen.batching import in_batches
 from amgen.build import build_action, build_kind, build_path, no_label
 from amgen.config import Config, DataConfig, SamplingConfig, change
 from amgen.data import ImageDataset, SnapshotDataset, Units, open_dataset, recorded_units, to_uint8
@@ -19,6 +21,7 @@ from amgen.errors import Diverged, UserError
 from amgen.kinds import Kind, Unbalanced
 from amgen.paths import Given
 from amgen.paths import Path as ProbabilityPath
+from amgen.processes import Processes
 from amgen.randomness import Purpose, gaussian, uniform, uniforms
 from amgen.solvers import ADAPTIVE, BrownianMotion, ODESolver, SDESolver, StepGrid, make_solver
 
@@ -138,6 +141,10 @@ class Samples:
     def pictures(self) -> list[Tensor]:
         """Return what a picture of the batch shows: inputs, images and truths, or the images alone."""
         return [part for part in (self.inputs, self.images, self.truths) if part is not None]
+
+    def by_index(self) -> dict[int, list[Tensor]]:
+        """Return what a picture of the batch shows of each image; copies, not views, which would carry the whole batch along."""
+        return {index: [part[row].clone() for part in self.pictures()] for row, index in enumerate(self.indices)}
 
 
 def load(source: str | Path, ema: float | None = None, raw: bool = False, device: str = "auto") -> Model:
@@ -285,16 +292,25 @@ def solver_of(options: SamplingConfig) -> ODESolver | SDESolver:
     return make_solver(options.solver, StepGrid(options.steps, options.step_grid, options.rho), options.tolerance)
 
 
-def batches_of(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Divide indices into batches."""
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+def evaluate_once(model: Model, indices: Sequence[int], request: Request) -> Tensor:
+    """Return dx/dt of the images `indices` at their start: what generating them does again and again, and the memory of a batch goes by."""
+    batch = prepare(model, indices, request)
+    return batch.dynamics.drift(0.0, batch.x)
 
 
-def generate_all(model: Model, options: SamplingConfig, indices: Sequence[int], request: Request) -> Iterator[Samples]:
-    """Generate the images `indices`, `options.batch_size` at a time; `options` name the solver."""
+def generate_all(
+    model: Model,
+    options: SamplingConfig,
+    indices: Sequence[int],
+    request: Request,
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    say: Callable[[str], None] = print,
+) -> Iterator[Samples]:
+    """Generate this process's part of the images `indices`, `options.batch_size` at a time; `options` name the solver."""
     solver = solver_of(options)
-    for batch in batches_of(indices, options.batch_size):
-        yield generate(model, solver, batch, request)
+    work, probe = partial(generate, model, solver, request=request), partial(evaluate_once, model, request=request)
+    for _, samples in in_batches(work, indices, options.batch_size, probe, model.device, processes, say):
+        yield samples
 
 
 def start_images(model: Model, path: str | None) -> ImageDataset | SnapshotDataset | None:

@@ -1,16 +1,19 @@
 """The way from noise to data of a few images, recorded step by step; and the way back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from amgen.batching import in_batches
 from amgen.config import SamplingConfig
+from amgen.data import ImageDataset, to_float
 from amgen.dynamics import Dynamics
 from amgen.errors import UserError
 from amgen.kinds import Entropic
-from amgen.sampling import Model, Request, generate, prepare, solver_of
+from amgen.sampling import Model, Request, evaluate_once, generate, prepare, solver_of
 from amgen.solvers import ODESolver
 
 
@@ -40,18 +43,26 @@ class Trajectory:
 
 
 def record(model: Model, options: SamplingConfig, indices: Sequence[int], request: Request) -> Trajectory:
-    """Draw images in one batch and keep what they were at each step; one more gradient a step tells their speed."""
-    times: list[float] = []
-    frames: list[Tensor] = []
-    speeds: list[Tensor] = []
+    """Draw images and keep what they were at each step; one more gradient a step tells their speed."""
+    solver = solver_of(options)
 
-    def watch(t: float, x: Tensor, dynamics: Dynamics) -> None:
-        times.append(t)
-        frames.append(model.outside(model.path.finish(x)))
-        speeds.append(dynamics.velocity(t, x).flatten(1).norm(dim=1).cpu())
+    def work(batch: Sequence[int]) -> Trajectory:
+        times: list[float] = []
+        frames: list[Tensor] = []
+        speeds: list[Tensor] = []
 
-    generate(model, solver_of(options), indices, request, watch)
-    return Trajectory(times, torch.stack(frames), torch.stack(speeds))
+        def watch(t: float, x: Tensor, dynamics: Dynamics) -> None:
+            times.append(t)
+            frames.append(model.outside(model.path.finish(x)))
+            speeds.append(dynamics.velocity(t, x).flatten(1).norm(dim=1).cpu())
+
+        generate(model, solver, batch, request, watch)
+        return Trajectory(times, torch.stack(frames), torch.stack(speeds))
+
+    probe = partial(evaluate_once, model, request=request)
+    parts = [part for _, part in in_batches(work, indices, options.batch_size, probe, model.device)]
+    frames, speeds = (torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("frames", "speeds"))
+    return Trajectory(parts[0].times, frames, speeds)
 
 
 @dataclass
@@ -83,3 +94,14 @@ def encode(model: Model, options: SamplingConfig, images: Tensor, indices: Seque
     again = model.path.finish(solver.solve(dynamics.velocity, noise))
     error = (again - images.to(model.device)).abs().flatten(1).amax(dim=1)
     return Encoded(noise.cpu(), error.cpu(), dynamics.evaluations)
+
+
+def encode_all(model: Model, options: SamplingConfig, dataset: ImageDataset, indices: Sequence[int], request: Request) -> Iterator[Encoded]:
+    """Encode the images `indices` of a data set, `options.batch_size` at a time; otherwise as `encode`."""
+
+    def work(batch: Sequence[int]) -> Encoded:
+        return encode(model, options, to_float(dataset.images(batch)), batch, request)
+
+    probe = partial(evaluate_once, model, request=request)
+    for _, encoded in in_batches(work, indices, options.batch_size, probe, model.device):
+        yield encoded

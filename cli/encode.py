@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Debug, Device, Ema, Label, Raw, Run, Seed, Solver, StepGrid, Steps, Tolerance, positive
+from .options import BatchSize, Debug, Device, Ema, Label, Raw, Run, Seed, Solver, StepGrid, Steps, Tolerance, number_or_word, positive
 
 
 def encode(
@@ -30,11 +30,11 @@ def encode(
     amgen sample --noise draws images from the noise.
     """
     from amgen import config
-    from amgen.data import open_dataset, to_float
+    from amgen.data import open_dataset
     from amgen.output import save_noise
     from amgen.processes import require_single
-    from amgen.sampling import Request, batches_of, describe_solver, load
-    from amgen.trajectory import encode as encode_batch
+    from amgen.sampling import Request, describe_solver, load
+    from amgen.trajectory import encode_all
 
     require_single("amgen encode")
     positive("--num", num)
@@ -43,7 +43,7 @@ def encode(
         "steps": steps,
         "step_grid": step_grid,
         "tolerance": tolerance,
-        "batch_size": batch_size,
+        "batch_size": number_or_word(batch_size),
         "noise_level": 0.0,  # the ODE, whatever the run samples with
     }
     config.change(config.SamplingConfig(), changes)
@@ -51,8 +51,7 @@ def encode(
     options = model.options(changes)
     dataset = open_dataset(config.change(model.config.images, {"path": data}))
     request = Request(seed, label, images=dataset if model.path.guided else None)
-    batches = batches_of(range(min(num, len(dataset))), options.batch_size)
-    encoded = [encode_batch(model, options, to_float(dataset.images(batch)), batch, request) for batch in batches]
+    encoded = list(encode_all(model, options, dataset, range(min(num, len(dataset))), request))
     error = save_noise(out, encoded)
     print(f"wrote {out}")
     print(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Debug, Device, Ema, Raw, Rho, Run, Seed, Solver, StepGrid, Steps, Tolerance, positive
+from .options import BatchSize, Debug, Device, Ema, Raw, Rho, Run, Seed, Solver, StepGrid, Steps, Tolerance, number_or_word, positive
 
 
 def eval_bpd(
@@ -63,7 +63,7 @@ def eval_bpd(
         "step_grid": step_grid,
         "rho": rho,
         "tolerance": tolerance,
-        "batch_size": batch_size,
+        "batch_size": number_or_word(batch_size),
     }
     config.change(config.SamplingConfig(), changes)  # before anything slow
     processes = Processes.join(device)

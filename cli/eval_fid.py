@@ -22,6 +22,7 @@ from .options import (
     StepGrid,
     Steps,
     Tolerance,
+    number_or_word,
     positive,
 )
 
@@ -109,7 +110,7 @@ def eval_fid(
         "step_grid": step_grid,
         "rho": rho,
         "tolerance": tolerance,
-        "batch_size": batch_size,
+        "batch_size": number_or_word(batch_size),
         "guidance": guidance,
         "noise_level": noise_level,
     }
@@ -127,8 +128,9 @@ def eval_fid(
     options = model.options(changes)
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(features, channels, size, weights, model.device)
+    together = {} if options.batch_size == "auto" else {"batch_size": options.batch_size}
     opened = [
-        open_reference(path, model.config.images, extractor, processes, number, options.batch_size, cache)
+        open_reference(path, model.config.images, extractor, processes, number, cache=cache, **together)
         for path, number in [(data, real)] + ([(held_out, None)] if held_out is not None else [])
     ]
     choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)

@@ -36,7 +36,12 @@ NoiseLevel = Annotated[
 ]
 Tolerance = Annotated[float | None, typer.Option(help="Tolerance of an adaptive solver. Default: the run's.")]
 Seed = Annotated[int, typer.Option(help="Image i is a function of this seed and i.")]
-BatchSize = Annotated[int | None, typer.Option(help="Images drawn together. Default: the run's.")]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N", help="Images carried together; auto: as many as the memory holds and speed gains from. Default: the run's."
+    ),
+]
 Ema = Annotated[float | None, typer.Option(help="Rate of the averaged weights to use. Default: the run's first.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the weights themselves instead of an average.")]
 Label = Annotated[int | None, typer.Option(help="Class to draw. Default: each class in turn.")]
@@ -46,6 +51,11 @@ ConditionData = Annotated[
     typer.Option(help="Images that a model which completes or colours them starts from. Default: its training images.", show_default=False),
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps ...")]
+
+
+def number_or_word(text: str | None) -> int | str | None:
+    """Read a batch size; what is neither a number nor auto is left for the configuration to refuse."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def pair(option: str, text: str) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from .options import (
     StepGrid,
     Steps,
     Tolerance,
+    number_or_word,
     pair,
     positive,
 )
@@ -94,7 +95,7 @@ def sample(
         "step_grid": step_grid,
         "rho": rho,
         "tolerance": tolerance,
-        "batch_size": batch_size,
+        "batch_size": number_or_word(batch_size),
         "guidance": guidance,
         "noise_level": noise_level,
     }
@@ -134,8 +135,7 @@ def sample(
         grid, out = (None, Path("samples")) if points else (Path("samples.png"), None)
     lines: list[str] = []
     if out is not None or grid is not None:
-        extra = {"batch_size": options.batch_size} if form == "npz" else {}
-        folder = None if out is None else output.ImageFolder(out, form, {**settings, **extra}, processes.main, model.config.noun)
+        folder = None if out is None else output.ImageFolder(out, form, settings, processes.main, model.config.noun)
         drawn = draw(model, options, request, indices, processes, folder, grid, resample)
         lines = [*(f"wrote {line}" for line in drawn.written), *summary(drawn)]
     if processes.main:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from amgen.batching import in_batches
 from amgen.build import build_masses
 from amgen.config import SamplingConfig
 from amgen.errors import UserError, unknown
@@ -28,10 +29,11 @@ from amgen.sampling import (
     Model,
     Request,
     Samples,
-    batches_of,
     describe_solver,
     effective_sample_size,
+    evaluate_once,
     generate,
+    generate_all,
     resample,
     solver_of,
 )
@@ -181,18 +183,14 @@ class Evaluator:
 
     def _generate(self, model: Model, options: SamplingConfig, num: int, request: Request, clock: "Clock") -> "_Generated":
         """Return the features of the generated images, made and extracted on all processes."""
-        count = self.processes.count
-        # Batches of equal size, so that no process waits for another's last one.
-        rounds = math.ceil(num / (count * options.batch_size))
-        batches = batches_of(range(num), math.ceil(num / (count * rounds)))
         solver, nfe = solver_of(options), 0
         features = torch.zeros(num, self.extractor.dimension)
         log_weights = torch.zeros(num, 1, dtype=torch.float64)
         restored = _Restored(model, request, self.extractor, num) if model.path.guided else None
-        for batch in self.processes.share(batches):
+
+        def work(batch: Sequence[int]) -> int:
             rows = slice(batch[0], batch[-1] + 1)
             samples = generate(model, solver, batch, request)
-            nfe = max(nfe, samples.evaluations)
             if samples.log_weights is not None:
                 log_weights[rows, 0] = samples.log_weights.cpu()
             clock.lap("generating")
@@ -201,6 +199,14 @@ class Evaluator:
             if restored is not None:
                 restored.add(samples)
                 clock.lap("baselines")
+            return samples.evaluations
+
+        def probe(batch: Sequence[int]) -> None:
+            evaluate_once(model, batch, request)
+            self.extractor(torch.zeros(len(batch), *model.config.image_shape, dtype=torch.uint8))  # may take more memory than the model
+
+        for _, evaluations in in_batches(work, range(num), options.batch_size, probe, model.device, self.processes):
+            nfe = max(nfe, evaluations)
         self.processes.merge(features)
         wrong = (~torch.isfinite(features).all(dim=1)).nonzero()
         if len(wrong):
@@ -394,8 +400,8 @@ def save_pairs(file: Path, model: Model, options: SamplingConfig, request: Reque
     """
     pairs = next(figure.details["pairs"] for figure in evaluation.figures if "pairs" in figure.details)
     assert reference.dataset is not None
-    drawn = generate(model, solver_of(options), [index for index, _, _ in pairs], request).images
-    save_grid(file, [drawn, reference.dataset.images([index for _, index, _ in pairs])], len(pairs) // 2)
+    drawn = [samples.images for samples in generate_all(model, options, [index for index, _, _ in pairs], request)]
+    save_grid(file, [torch.cat(drawn), reference.dataset.images([index for _, index, _ in pairs])], len(pairs) // 2)
 
 
 def _number(count: int | None) -> str:

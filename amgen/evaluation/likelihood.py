@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amgen.batching import in_batches
 from amgen.config import ODE_SOLVERS, SDE_SOLVERS, SamplingConfig, change
 from amgen.data import ImageDataset, open_dataset, to_float
 from amgen.drawing import REPORT_EVERY
@@ -39,7 +40,7 @@ from amgen.kinds import Entropic, Unbalanced
 from amgen.paths import Path
 from amgen.processes import Processes
 from amgen.randomness import Purpose, derive_seed, permutation, rademacher, uniforms
-from amgen.sampling import Model, batches_of, describe_solver, solver_of
+from amgen.sampling import Model, describe_solver, solver_of
 from amgen.solvers import ADAPTIVE, ODESolver
 
 DEFAULT_NUM = 1_000
@@ -88,13 +89,24 @@ def evaluate(
     start = reported = time.perf_counter()
     found: list[tuple[int, list[float]]] = []
     evaluations = 0
-    for batch in processes.share(batches_of(indices, options.batch_size)):
+
+    def prepared(batch: Sequence[int]) -> tuple[Dynamics, Tensor, Tensor | None]:
         dynamics = Dynamics(model.action, model.kind, model.path, None if labels is None else labels[batch].to(model.device))
         x = dequantise(dataset.images(batch), seed, batch).to(model.device)
-        signs = draw_probes(seed, batch, probes, x.shape[1:]) if probes else None
+        return dynamics, x, draw_probes(seed, batch, probes, x.shape[1:]).to(x) if probes else None
+
+    def work(batch: Sequence[int]) -> tuple[Tensor, int]:
+        dynamics, x, signs = prepared(batch)
         density = log_density(solver, dynamics, model.path, x, signs, [dataset.source.name(index) for index in batch])
-        found += zip(batch, bits_per_dimension(density, x[0].numel()).tolist(), strict=True)
-        evaluations = max(evaluations, dynamics.evaluations)
+        return bits_per_dimension(density, x[0].numel()), dynamics.evaluations
+
+    def probe(batch: Sequence[int]) -> tuple[Tensor, Tensor]:
+        dynamics, x, signs = prepared(batch)
+        return dynamics.velocity_and_divergence(1.0, x, signs)
+
+    for batch, (values, needed) in in_batches(work, indices, options.batch_size, probe, model.device, processes, say):
+        found += zip(batch, values.tolist(), strict=True)
+        evaluations = max(evaluations, needed)
         if processes.main and time.perf_counter() - reported > REPORT_EVERY:
             reported = time.perf_counter()
             say(f"{min(len(indices), len(found) * processes.count):,}/{len(indices):,} images")

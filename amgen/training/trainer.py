@@ -41,7 +41,7 @@ from amgen.files import make_folder, write_json
 from amgen.paths import Boundary, PathSample
 from amgen.processes import Processes
 from amgen.randomness import Purpose, derive_seed, keys, rademacher, uniform, uniforms
-from amgen.sampling import Model, Request, assemble, generate, solver_of, with_weights
+from amgen.sampling import Model, Request, assemble, generate_all, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
@@ -99,6 +99,14 @@ class Trainer:
         self.progress = Progress(data=self.fingerprint)
         self.stopwatch = Stopwatch(accelerator.device)
         self.block_norms: dict[str, float] = {}
+
+    @property
+    def _processes(self) -> Processes:
+        """The processes of this run, for work that they share outside the loop."""
+        return Processes(self.accelerator.process_index, self.accelerator.num_processes, str(self.accelerator.device))
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
 
     @property
     def total_steps(self) -> int:
@@ -310,9 +318,8 @@ class Trainer:
         if not options.every:
             return None
         channels, size, _ = self.config.image_shape
-        accelerator = self.accelerator
-        processes = Processes(accelerator.process_index, accelerator.num_processes, str(accelerator.device))
-        extractor = make_extractor(options.features, channels, size, None, accelerator.device)
+        processes = self._processes
+        extractor = make_extractor(options.features, channels, size, None, self.accelerator.device)
         reference = open_reference(options.data, self.config.images, extractor, processes)
         evaluator = Evaluator(extractor, reference, Choices(options.metrics, kid_subset_size=options.kid_subset_size), processes)
         evaluator.check(options.num)
@@ -327,7 +334,7 @@ class Trainer:
         features = self.config.evaluation.features.replace(":", "-")
         file = make_folder(self.run / "eval") / f"training-{features}-{self.progress.images:09d}.json"
         write_json(file, evaluation.to_dict())
-        self.console.print(f"{self.progress.images:,} images  {evaluation.principal.line()}", soft_wrap=True, highlight=False)
+        self._say(f"{self.progress.images:,} images  {evaluation.principal.line()}")
         best = checkpoints.folder_of(self.run) / checkpoints.BEST / EVALUATION
         before = Evaluation.from_dict(json.loads(best.read_text())) if best.exists() else None
         if before is None or not before.comparable(evaluation) or not before.principal.better(evaluation.principal):
@@ -335,15 +342,15 @@ class Trainer:
 
     def _sample_grid(self) -> None:
         """Draw a grid from the first averaged weights, every process its part, and write it on the main one."""
-        options, processes = self.config.sampling, self.accelerator.num_processes
+        options, processes = self.config.sampling, self._processes
         model, request = self._averaged()
-        solver = solver_of(options)
-        each = math.ceil(options.grid / processes)
-        mine = range(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
-        samples = generate(model, solver, mine, request)
-        rows = [self.accelerator.gather(images.to(self.accelerator.device)).cpu()[: options.grid] for images in samples.pictures()]
-        if self.accelerator.is_main_process:
+        pictures: dict[int, list[Tensor]] = {}
+        for samples in generate_all(model, options, range(options.grid), request, processes, self._say):
+            pictures |= samples.by_index()
+        pictures = dict(processes.gather(list(pictures.items())))
+        if processes.main:
             folder = make_folder(self.run / "samples")
+            rows = [torch.stack(column) for column in zip(*(pictures[index] for index in range(options.grid)), strict=True)]
             make_picture(rows).save(folder / f"{self.config.noun}-{self.progress.images:09d}.png")
 
     def save(self) -> None:

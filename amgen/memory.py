@@ -71,10 +71,14 @@ class _Counter(TorchDispatchMode):
         self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for storage in _storages((args, kwargs)):
+            self.alive.setdefault(storage, 0)  # what was there before is not the work's
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self.alive[storage] = storage.nbytes()
+        for storage in _storages(result):
+            self.alive.setdefault(storage, storage.nbytes())
         self.peak = max(self.peak, sum(self.alive.values()))
         return result
+
+
+def _storages(values: object) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

@@ -121,7 +121,7 @@ class ImageFolder:
         """Yield the `indices` of each shard, and `log_weights` where it has some."""
         for file in sorted(self.folder.glob(f"{self.noun}-*.npz")):
             try:
-                with np.load(file) as shard:
+                with file.open("rb") as stream, np.load(stream) as shard:
                     yield {name: shard[name] for name in ("indices", "log_weights") if name in shard}
             except (OSError, ValueError, EOFError, BadZipFile) as error:
                 raise UserError(f"cannot read {file}: {error}: delete it, and the same command draws its {self.noun} again") from None

@@ -62,7 +62,11 @@ def sets(overrides: list[str]) -> list[str]:
 def amgen_process(*arguments: str | Path, processes: int = 1) -> subprocess.Popen[str]:
     """Start amgen in a process of its own, or under torchrun in several; one thread each."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "amgen", *map(str, arguments)]
+    return start_process([sys.executable, *launcher, "-m", "amgen", *map(str, arguments)])
+
+
+def start_process(command: list[str]) -> subprocess.Popen[str]:
+    """Start a command with one thread for each of its processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -43,6 +43,10 @@ def test_cifar10_is_the_papers() -> None:
         (["action.attention_heads=5"], "attention_heads=5 does not divide"),
         (["action.head=dott"], "action.head='dott': input should be 'dot', 'square' or 'pooled'"),
         (["sampling.solver=eular"], "unknown solver 'eular' (did you mean 'euler'?): choose one of ab2, ab3, adaptive-heun"),
+        (["sampling.batch_size=0"], "batch_size=0: expected auto or a positive integer"),
+        (["sampling.batch_size=all"], "batch_size='all': expected auto or a positive integer"),
+        (["sampling.batch_size=8.0"], "batch_size=8.0: expected auto or a positive integer"),
+        (["sampling.batch_size=true"], "batch_size=True: expected auto or a positive integer"),
         (["data.path.x=1"], "'path' is an option, not a section"),
         (["data"], "expected section.key=value"),
         (["seed=[1"], "not valid YAML"),
@@ -83,6 +87,14 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("training: {learning_rate: 1e-4}")
     assert config.load(str(file)).training.learning_rate == 1e-4
+
+
+def test_batch_sizes_of_sampling() -> None:
+    """By default chosen when sampling; a resumed run may have another."""
+    ours, theirs = config.load("digits"), config.load("digits", ["sampling.batch_size=8"])
+    assert (ours.sampling.batch_size, theirs.sampling.batch_size) == ("auto", 8)
+    assert config.change(theirs.sampling, {"batch_size": "auto"}) == ours.sampling
+    assert ours.differences(theirs) == {}
 
 
 def test_differences_are_those_that_alter_what_is_learned() -> None:

@@ -79,7 +79,7 @@ def test_two_processes_share_the_work(form: str, trained: Path, drawn: Path, tmp
 
 @pytest.mark.parametrize("form", ["png", "npz"])
 def test_an_interrupted_command_goes_on(form: str, trained: Path, tmp_path: Path) -> None:
-    """Batches that are there are not drawn again, and what is missing is."""
+    """Images that are there are not drawn again, and what is missing is."""
     options = ["sample", trained, "--num", "12", "--batch-size", "4", "--format", form, "--out", tmp_path / "b"]
     assert run_cli(*options).code == 0
     files = sorted((tmp_path / "b").glob(f"*.{form}"))
@@ -87,10 +87,11 @@ def test_an_interrupted_command_goes_on(form: str, trained: Path, tmp_path: Path
     files[1].unlink()
     outcome = run_cli(*options)
     assert outcome.code == 0
-    assert "8 of 12 images are there already" in outcome.out
+    there = {"png": 11, "npz": 8}[form]
+    assert f"{there} of 12 images are there already" in outcome.out
     assert sorted((tmp_path / "b").glob(f"*.{form}")) == files
     kept = [file for file in files if file.stat().st_mtime_ns == before[file][0]]
-    assert len(kept) == {"png": 8, "npz": 2}[form]
+    assert len(kept) == {"png": 11, "npz": 2}[form]
     assert files[1].exists()
     assert "12 of 12 images are there already" in run_cli(*options).out
 
@@ -225,14 +226,63 @@ def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
     assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
 
 
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_a_folder_is_completed_with_other_batches(form: str, trained: Path, drawn: Path, tmp_path: Path) -> None:
+    """Each image is there once and as if nothing had happened, also some that were asked for first and one that the grid shows again."""
+    options = ["sample", trained, "--format", form, "--out", tmp_path / "b"]
+    assert run_cli(*options, "--seeds", "5,17-20").code == 0
+    assert run_cli(*options, "-n", "12", "--batch-size", "4").code == 0
+    sorted((tmp_path / "b").glob(f"*.{form}"))[0].unlink()
+    outcome = run_cli(*options, "-n", "23", "--batch-size", "9", "--grid", tmp_path / "g.png")
+    assert outcome.code == 0, outcome.err
+    if form == "png":
+        found = images(tmp_path / "b")
+    else:
+        shards = [np.load(file) for file in sorted((tmp_path / "b").glob("*.npz"))]
+        pairs = [(int(index), image) for shard in shards for index, image in zip(shard["indices"], shard["images"], strict=True)]
+        assert sorted(index for index, _ in pairs) == list(range(23))
+        found = {f"{index:06d}.png": image[..., 0].astype(int) for index, image in sorted(pairs, key=lambda pair: pair[0])}
+    assert_alike(found, images(drawn))
+    assert run_cli("sample", trained, "-n", "23", "--grid", tmp_path / "whole.png").code == 0
+    with Image.open(tmp_path / "g.png") as grid, Image.open(tmp_path / "whole.png") as whole:
+        assert np.abs(np.asarray(grid).astype(int) - np.asarray(whole)).max() <= 1
+
+
+def test_weights_of_a_folder_completed_with_other_batches(tmp_path: Path) -> None:
+    """Those of images that were there are read, and stand beside the ones that are drawn, in the order of the indices."""
+    train(config.load("digits", [*TINY, "dynamics.kind=unbalanced", "dynamics.rate=0.1"]), tmp_path / "run")
+    for form in ("png", "npz"):
+        options = ["sample", tmp_path / "run", "--format", form, "--out", tmp_path / form]
+        assert run_cli(*options, "--seeds", "7,2").code == 0
+        outcome = run_cli(*options, "-n", "9", "--batch-size", "4", "--resample")
+        assert outcome.code == 0, outcome.err
+        assert "2 of 9 images are there already" in outcome.out
+        assert "of 9 weighted images" in outcome.out
+    lines = (tmp_path / "png" / "weights.csv").read_text().splitlines()[1:]
+    model = sampling.load(tmp_path / "run")
+    (whole,) = sampling.generate_all(model, model.config.sampling, range(9), sampling.Request())
+    assert whole.log_weights is not None
+    assert [int(line.split(",")[0]) for line in lines] == list(range(9))
+    assert [float(line.split(",")[1]) for line in lines] == pytest.approx(whole.log_weights.tolist(), rel=1e-4, abs=1e-6)
+    assert (tmp_path / "png" / "resampled.csv").read_text() == (tmp_path / "npz" / "resampled.csv").read_text()
+
+
+def test_a_damaged_shard_is_named(trained: Path, tmp_path: Path) -> None:
+    options = ["sample", trained, "-n", "4", "--format", "npz", "--out", tmp_path / "b"]
+    assert run_cli(*options).code == 0
+    (shard,) = (tmp_path / "b").glob("*.npz")
+    shard.write_bytes(shard.read_bytes()[:100])
+    outcome = run_cli(*options)
+    assert (outcome.code, "images-000000-000003.npz" in outcome.err, "delete it" in outcome.err) == (2, True, True), outcome.err
+    shard.unlink()
+    assert run_cli(*options).code == 0
+
+
 def test_images_of_another_division_are_not_taken_for_these(trained: Path, tmp_path: Path) -> None:
-    """What lies between two images depends on how many there are; and shards of other batches would repeat images."""
+    """What lies between two images depends on how many there are."""
     assert run_cli("sample", trained, "--between", "0,5", "-n", "8", "--out", tmp_path / "line").code == 0
     outcome = run_cli("sample", trained, "--between", "0,5", "-n", "4", "--out", tmp_path / "line")
     assert (outcome.code, "between='0,5 in 8'" in outcome.err) == (2, True)
-    assert run_cli("sample", trained, "-n", "8", "--format", "npz", "--out", tmp_path / "shards").code == 0
-    outcome = run_cli("sample", trained, "-n", "16", "--format", "npz", "--out", tmp_path / "shards")
-    assert (outcome.code, "holds images-000000-000007.npz, of another division" in outcome.err) == (2, True)
 
 
 def test_a_run_that_samples_by_an_sde_has_codes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from amgen.dynamics import Dynamics
 from amgen.errors import UserError
 from amgen.kinds import ConvexCost, Entropic, Unbalanced
 from amgen.paths import Given, LinearPath, TorusPath
+from amgen.solvers import StepGrid, make_solver
 
 
 def test_velocity_is_the_gradient_of_the_action(device: torch.device, dtype: torch.dtype) -> None:
@@ -33,6 +34,47 @@ def test_no_graph_is_left_and_evaluations_are_counted(dtype: torch.dtype) -> Non
     assert velocity.grad_fn is None
     assert not any(parameter.requires_grad for parameter in action.parameters())
     assert dynamics.evaluations == 3
+
+
+class Watched(torch.nn.Module):
+    """An action that notes which leaves the graph of its value reaches, and so asks gradients for."""
+
+    def __init__(self, action: Action):
+        super().__init__()
+        self.inner = action
+        self.leaves: list[Tensor] = []
+
+    def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+        value = self.inner(t, x, label, condition)
+        nodes = [value.grad_fn]
+        seen = set(nodes)
+        while nodes:
+            node = nodes.pop()
+            if hasattr(node, "variable"):
+                self.leaves.append(node.variable)
+            following = {after for after, _ in node.next_functions if after is not None} - seen
+            seen |= following
+            nodes += following
+        return value
+
+
+def test_no_graph_is_made_for_weights() -> None:
+    """Sampling reaches x alone, from a U-Net with attention; weights that are not frozen would be reached, which shows that one looks."""
+    body = UNet(channels=1, size=4, width=8, multipliers=[1, 2], blocks=1, attention=[2], out_channels=1)
+    action = Watched(DotAction(body))
+    action(torch.zeros(2), torch.zeros(2, 1, 4, 4))
+    assert len(action.leaves) > 10
+    action.leaves.clear()
+    dynamics, start = Dynamics(action), torch.randn(2, 1, 4, 4)  # type: ignore[arg-type]
+    kept = start.clone()
+    end = make_solver("rk4", StepGrid(2), 1e-3).solve(dynamics.velocity, start)  # type: ignore[call-arg, arg-type]
+    assert dynamics.evaluations == 8
+    assert len(action.leaves) == 8
+    assert all(leaf.shape == start.shape for leaf in action.leaves)
+    assert all(parameter.grad is None for parameter in action.parameters())
+    assert end.grad_fn is None
+    assert not start.requires_grad
+    assert torch.equal(start, kept)
 
 
 def jacobians(velocity: object, x: Tensor) -> Tensor:

@@ -188,6 +188,11 @@ def foreign_checkpoint(trained: Path, tmp_path: Path) -> list[str | Path]:
         ),
         (["sample", "nowhere", "--steps", "0"], "steps=0: input should be greater than 0"),
         (["sample", "nowhere", "--tolerance", "0"], "tolerance=0.0: input should be greater than or equal to 0.0000001"),
+        *(
+            ([command, "nowhere", "--batch-size", size], f"batch_size={value}: expected auto or a positive integer")
+            for command in ("sample", "encode", "eval-fid", "eval-bpd")
+            for size, value in (("0", "0"), ("many", "'many'"), ("-3", "'-3'"))
+        ),
         (["eval-fid", "nowhere", "--num", "0"], "--num 0: expected at least 1"),
         (missing_data, "does not exist: give a folder or .zip of images"),
         (empty_data, "holds no images"),

@@ -1,4 +1,5 @@
-"""What does a velocity cost? One gradient of the action beside a plain forward pass without gradients, in time and in peak memory.
+"""What does a velocity cost? One gradient of the action beside a plain forward pass without gradients, in time and in peak memory; and how
+many velocities a second come out of batches of several sizes, the one that `sampling.batch_size=auto` chooses (*) among them.
 
 Times are medians of interleaved rounds in one process. Memory is the most that tensors made on the way held at once: on a GPU as PyTorch's
 allocator counts, on a CPU as its profiler sees it. A gradient has to keep the activations that a plain forward pass drops.
@@ -7,19 +8,21 @@ allocator counts, on a CPU as its profiler sees it. A gradient has to keep the a
 import argparse
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from amgen import config
+from amgen.batching import MOST, fitting
 from amgen.build import build_action
 from amgen.dynamics import Dynamics
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
@@ -48,6 +51,25 @@ def main() -> None:
             f"{preset:14} {batch:5} {1e3 * plain:7.1f} ms {1e3 * gradient:7.1f} ms {gradient / plain:6.2f} "
             f"{memory[0]:12.1f} MB {memory[1]:6.1f} MB {memory[1] / memory[0]:6.2f}"
         )
+    print("velocities a second by batch size; * is auto's")
+    for preset in ("digits", "cifar10-small", "cifar10"):
+        print(f"{preset:14} {throughput(preset, options.device, options.rounds)}")
+
+
+def throughput(preset: str, device: str, rounds: int) -> str:
+    """Return `batch size: velocities a second` for sizes up to twice the one that memory and speed suggest, which is starred."""
+    settings = config.load(preset)
+    dynamics = Dynamics(build_action(settings).to(device))
+
+    def velocity(samples: Sequence[int]) -> None:
+        dynamics.velocity(0.5, torch.zeros(len(samples), *settings.image_shape, device=device))
+
+    chosen = fitting(velocity, range(MOST), torch.device(device))
+    sizes = sorted({4**power for power in range(7) if 4**power < chosen} | {chosen, 2 * chosen})
+    velocity(range(chosen))
+    times = [[seconds(partial(velocity, range(size))) for size in sizes] for _ in range(rounds)]
+    rates = [size / median(column) for size, column in zip(sizes, zip(*times, strict=True), strict=True)]
+    return "  ".join(f"{size}{'*' * (size == chosen)}: {rate:.3g}" for size, rate in zip(sizes, rates, strict=True))
 
 
 def seconds(work: Callable[[], None]) -> float:

@@ -131,7 +131,7 @@ def test_features_that_are_not_finite_are_named(trained: Path) -> None:
 
     measure.extractor.__class__ = type("Spoilt", (type(measure.extractor),), {"__call__": spoilt})
     with pytest.raises(UserError, match="features=digits of image 2 are not finite"):
-        measure(model, model.config.sampling, 8)
+        measure(model, model.options({"batch_size": 8}), 8)
 
 
 def test_weighted_images_count_by_their_weight(tmp_path: Path) -> None:

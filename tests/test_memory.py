@@ -10,7 +10,7 @@ from amgen.memory import allowances, free_bytes, peak_bytes
 
 
 def test_the_peak_is_counted() -> None:
-    """Float32 of 1,000 entries: two at once, then another two; views and what was there before count for nothing."""
+    """4,000 bytes and 2,000 at once, then 2,000 twice; views and what was there before count for nothing."""
     before = torch.zeros(10**6)
 
     def work() -> None:
@@ -18,7 +18,7 @@ def test_the_peak_is_counted() -> None:
         second = first[::2].view(2, 250).t() + 1  # 2,000 bytes
         before[:10].view(2, 5)
         del first
-        third = torch.zeros(1000)
+        third = torch.zeros(500)
         del second, third
 
     assert peak_bytes(work) == 6000

@@ -5,10 +5,12 @@ import math
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import equal_time
 import pytest
 import torch
+from helpers import assert_same_tensors, newest_tensors
 from PIL import Image
 from rivals import METHODS, SCALE_FREE, ActionMatching, FlowMatching, Method, Training, alternate, draw, schedule
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from amgen.evaluation.metrics import frechet_distance, matched_distance
 from amgen.paths import PathSample
 from amgen.randomness import Purpose, gaussian
 from amgen.solvers import FIXED_STEP, StepGrid
+from amgen.training.main import train
 
 MEAN, DEVIATION = 0.1, 0.15
 """Of the Gaussian data that exact velocities lead to."""
@@ -190,6 +193,17 @@ def test_training_lowers_the_loss_and_sees_the_same_images(name: str, constant: 
     torch.testing.assert_close(losses[0], start)  # the velocity is zero at first, whatever the time
 
 
+def test_steps_are_those_of_amgen_train(constant: Config, digits: ImageDataset, tmp_path: Path) -> None:
+    """At a constant learning rate the clock changes nothing: six steps lead to the weights of a run of as many images, bit for bit."""
+    train(constant, tmp_path / "run")
+    training = Training(ActionMatching(constant), constant, digits, constant.training.learning_rate, seconds=100, clock=Ticks())
+    training.warm_up()
+    training.run_until(12)
+    assert training.images == constant.training.images
+    run = {name: tensor for name, tensor in newest_tensors(tmp_path / "run").items() if name.startswith("action.safetensors/")}
+    assert_same_tensors({f"action.safetensors/{name}": tensor for name, tensor in training.method.network.state_dict().items()}, run)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_exact_velocities_draw_the_known_gaussian(name: str, tiny: Config) -> None:
     """The flow takes noise x to m + c x. RK4 in 40 steps errs by less than a gray level, 1/127.5, and so does rounding."""
@@ -229,7 +243,7 @@ def test_a_training_is_scored(constant: Config) -> None:
     options = Namespace(width=8, real=300, num=100, solver="euler", steps=3)
     arena = equal_time.open_arena("digits", options)
     training = Training(FlowMatching(constant), constant, arena.dataset, 0.01, seconds=100)
-    training.losses, training.spent = [float(number) for number in range(40)], 4.0
+    training.losses, training.spent = [float(number) for number in range(45)], 4.5
     row, images = equal_time.score(training, arena, options)
     assert torch.equal(images, draw(training.method.velocity(), FIXED_STEP["euler"](StepGrid(3)), 100, constant)[0])
     real = arena.reference.features
@@ -239,8 +253,8 @@ def test_a_training_is_scored(constant: Config) -> None:
     matched = matched_distance(features, real, 0)
     assert (row["matched_n"], row["matched_fd"], row["floor"]) == (100, pytest.approx(matched.generated), pytest.approx(matched.floor))
     assert (row["generated"], row["real"], row["evaluations"]) == (100, 300, 3)
-    assert (row["steps"], row["images"], row["ms_per_step"]) == (40, 640, 100)
-    assert row["loss"] == 37.5  # of 36, 37, 38 and 39
+    assert (row["steps"], row["images"], row["ms_per_step"]) == (45, 720, 100)
+    assert row["loss"] == 42.5  # of 41, 42, 43 and 44
 
 
 def a_row(method: str, seed: int, fd: float, ms: int) -> dict[str, object]:
@@ -274,6 +288,7 @@ def test_the_table_the_report_and_the_pictures(
 ) -> None:
     """Two seeds on the digits, and on a folder of colour photographs of another size, which become 16x16 gray."""
     monkeypatch.setattr(equal_time, "importlib", FakeImportlib)
+    monkeypatch.setattr(equal_time, "Training", NotedTraining)
     photographs = tmp_path / "photographs"
     photographs.mkdir()
     for number in range(20):
@@ -284,6 +299,7 @@ def test_the_table_the_report_and_the_pictures(
         ["--seconds", "0.1", "--seeds", "2", "--data", "digits", str(photographs), "--num", "80", "--steps", "2", "--solver", "midpoint",
          "--learning-rate-field", "2e-3", "--width", "4", "--json", str(file), "--out", str(out)]
     )  # fmt: skip
+    assert NotedTraining.noted[:4] == [("action", 0, 4e-3, 0.1), ("field", 0, 2e-3, 0.1), ("action", 1, 4e-3, 0.1), ("field", 1, 2e-3, 0.1)]
     report = json.loads(file.read_text())
     printed = capsys.readouterr().out
     assert "0.1 s of training for each method and seed, seeds [0, 1]" in printed
@@ -309,6 +325,16 @@ def test_the_table_the_report_and_the_pictures(
             with Image.open(out / f"{name}-{method}.png") as picture:
                 assert picture.width == 8 * (size + 1) * (32 // size) + 32 // size  # 8 images, lines between, enlarged
         assert "\n".join(equal_time.summary_lines(found)) in printed
+
+
+class NotedTraining(Training):
+    """Keeps what each was made with."""
+
+    noted: ClassVar[list[tuple[str, int, float, float]]] = []
+
+    def __init__(self, method: Method, settings: Config, dataset: ImageDataset, learning_rate: float, seconds: float) -> None:
+        super().__init__(method, settings, dataset, learning_rate, seconds)
+        self.noted.append((method.name, settings.seed, learning_rate, seconds))
 
 
 class FakeImportlib:

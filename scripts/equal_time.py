@@ -106,7 +106,7 @@ def open_arena(name: str, options: argparse.Namespace) -> Arena:
         source = ["data.resize=stretch"] if name == MAGNIFIED else [f"data.path={name}", "data.resize=crop", "data.convert=true"]
         settings = config.load("digits", ["data.size=16", f"action.width={options.width}", *source])
     print(f"\nreading {name}", flush=True)
-    dataset = open_dataset(settings.data)
+    dataset = open_dataset(settings.images)
     extractor = make_features(name, settings)
     reference = of_images(dataset, extractor, Processes(), options.real or min(len(dataset), MOST_REAL))
     magnified = "the embedded digits magnified" if name == MAGNIFIED else dataset.source.description

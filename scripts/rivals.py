@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from amgen.actions import Action
 from amgen.build import build_action, build_coupling, build_kind, build_loss, build_path, build_times
 from amgen.config import Config
 from amgen.data import ImageDataset, to_uint8
@@ -63,6 +64,7 @@ class ActionMatching(Method):
     """The action and the loss that the settings describe."""
 
     name = "action"
+    network: Action
 
     def __init__(self, settings: Config):
         self.network = build_action(settings)
@@ -96,7 +98,7 @@ class FlowMatching(Method):
         return lambda t, x: network(torch.full((len(x),), t, dtype=x.dtype), x)
 
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (ActionMatching, FlowMatching)}
+METHODS: dict[str, Callable[[Config], Method]] = {"action": ActionMatching, "field": FlowMatching}
 
 
 def schedule(fraction: float, warmup: float, decay: float) -> float:

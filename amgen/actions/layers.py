@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from amgen.actions.dropout import Dropout
+from amgen.actions.second_order import Conv2d, NormSiLU
 
 
 class TimeEmbedding(nn.Module):
@@ -44,15 +45,20 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm over at most 32 groups of at least 4 channels (a bias before groups of one channel would get no gradient)."""
+def groups_of(channels: int) -> int:
+    """Return the number of groups to normalise: at most 32, of at least 4 channels (a bias before groups of one would get no gradient)."""
     groups = min(32, max(1, channels // 4))
     while channels % groups:
         groups -= 1
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return groups
 
 
-def zero(layer: nn.Conv2d) -> nn.Conv2d:
+def norm_silu(channels: int) -> NormSiLU:
+    """Group normalisation, then SiLU."""
+    return NormSiLU(groups_of(channels), channels, eps=1e-6)
+
+
+def zero(layer: Conv2d) -> Conv2d:
     """Set a layer's parameters to zero, so that what it adds starts as nothing."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -65,19 +71,18 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int, dropout: Dropout):
         super().__init__()
-        self.norm1 = group_norm(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm1 = norm_silu(channels_in)
+        self.conv1 = Conv2d(channels_in, channels_out, 3)
         self.embed = nn.Linear(embedding, channels_out)
-        self.norm2 = group_norm(channels_out)
+        self.norm2 = norm_silu(channels_out)
         self.dropout = dropout
-        self.conv2 = zero(nn.Conv2d(channels_out, channels_out, 3, padding=1))
-        self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        self.silu = nn.SiLU()
+        self.conv2 = zero(Conv2d(channels_out, channels_out, 3))
+        self.skip = Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None = None) -> Tensor:
         """Map (B, channels_in, H, W) to (B, channels_out, H, W); `embedding` is (B, embedding), already activated; `keys` for dropout."""
-        h = self.conv1(self.silu(self.norm1(x))) + self.embed(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(self.silu(self.norm2(h)), keys))
+        h = self.conv1(self.norm1(x)) + self.embed(embedding)[:, :, None, None]
+        h = self.conv2(self.dropout(self.norm2(h), keys))
         return self.skip(x) + h
 
 
@@ -87,9 +92,9 @@ class Attention(nn.Module):
     def __init__(self, channels: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.out = zero(nn.Conv2d(channels, channels, 1))
+        self.norm = nn.GroupNorm(groups_of(channels), channels, eps=1e-6)
+        self.qkv = Conv2d(channels, 3 * channels, 1, bias=False)
+        self.out = zero(Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
@@ -104,7 +109,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H/2, W/2)."""
@@ -116,7 +121,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2H, 2W)."""

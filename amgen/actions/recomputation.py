@@ -6,11 +6,14 @@ gradient that came in, and its own derivative computes block and pullback anew, 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
+
+from amgen.actions.second_order import by_rule, differentiated_twice
 
 
 def recompute(module: nn.Module, *inputs: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -27,7 +30,17 @@ def recompute(module: nn.Module, *inputs: Tensor, keys: Tensor | None = None) ->
         with torch.autocast(device, dtype, enabled, cache_enabled=False):
             return functional_call(module, dict(zip(names, tensors[count:], strict=True)), (*tensors[:count], keys))
 
-    return _Recomputed.apply(run, *inputs, *parameters)
+    pull = _pull_twice if by_rule() else _pull
+    return _Recomputed.apply(_Function(run, pull, count), *inputs, *parameters)
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A function of inputs and parameters, in this order, of which the first `inputs` are inputs; `pull` gives its gradients."""
+
+    run: Callable[..., Tensor]
+    pull: Callable[..., tuple[Tensor, ...]]
+    inputs: int
 
 
 class _Recomputed(torch.autograd.Function):
@@ -36,18 +49,20 @@ class _Recomputed(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(run: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        return run(*tensors)
+    def forward(function: _Function, *tensors: Tensor) -> Tensor:
+        return function.run(*tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.run, *tensors = inputs
+        ctx.function, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needed = tuple(ctx.needs_input_grad[1:])
-        found = iter(_Pullback.apply(ctx.run, needed, gradient, *ctx.saved_tensors))
+        function, needed = ctx.function, ctx.needs_input_grad[1:]
+        if function.pull is _pull_twice and torch.is_grad_enabled():  # the inner pass, which is one in the inputs alone
+            needed = [need and place < function.inputs for place, need in enumerate(needed)]
+        found = iter(_Pullback.apply(function, tuple(needed), gradient, *ctx.saved_tensors))
         return None, *(next(found) if need else None for need in needed)
 
 
@@ -57,17 +72,23 @@ class _Pullback(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(run: Callable[..., Tensor], needed: tuple[bool, ...], gradient: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _pull(run, needed, gradient, *tensors)
+    def forward(function: _Function, needed: tuple[bool, ...], gradient: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return function.pull(function.run, needed, gradient, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.run, ctx.needed, *tensors = inputs
+        ctx.function, ctx.needed, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        _, pullback = vjp(lambda *tensors: _pull(ctx.run, ctx.needed, *tensors), *ctx.saved_tensors)  # type: ignore[misc]
+        function, needed = ctx.function, ctx.needed
+        if function.pull is _pull_twice:
+            with torch.enable_grad(), differentiated_twice():
+                tensors = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+                slopes = _pull_twice(function.run, needed, *tensors)
+            return None, None, *torch.autograd.grad(slopes, tensors, gradients, materialize_grads=True)
+        _, pullback = vjp(lambda *tensors: _pull(function.run, needed, *tensors), *ctx.saved_tensors)  # type: ignore[misc]
         return None, None, *pullback(gradients)
 
 
@@ -83,3 +104,13 @@ def _pull(run: Callable[..., Tensor], needed: tuple[bool, ...], gradient: Tensor
 
     _, pullback = vjp(restricted, *(tensors[place] for place in places))  # type: ignore[misc]
     return pullback(gradient)
+
+
+def _pull_twice(run: Callable[..., Tensor], needed: tuple[bool, ...], gradient: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the same, outside torch.func, which the layers' own rules are not made for."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        values = [tensor if again else tensor.detach().requires_grad_(need) for tensor, need in zip(tensors, needed, strict=True)]
+        output = run(*values)
+    wanted = [value for value, need in zip(values, needed, strict=True) if need]
+    return torch.autograd.grad(output, wanted, gradient, create_graph=again, materialize_grads=True)

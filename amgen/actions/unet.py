@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from amgen.actions.dropout import Dropout
-from amgen.actions.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, group_norm
+from amgen.actions.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, norm_silu, zero
 from amgen.actions.recomputation import recompute
+from amgen.actions.second_order import Conv2d
 
 
 class UNet(nn.Module):
@@ -56,7 +57,7 @@ class UNet(nn.Module):
         self.classes = nn.Embedding(classes, embedding) if classes else None
         self.condition_channels = condition_channels
         self.silu = nn.SiLU()
-        self.stem = nn.Conv2d(channels + condition_channels, width, 3, padding=1)
+        self.stem = Conv2d(channels + condition_channels, width, 3)
 
         numbers = itertools.count()
 
@@ -98,12 +99,8 @@ class UNet(nn.Module):
                 resolution *= 2
 
         self.features = current
-        self.norm = group_norm(current)
-        self.head = None
-        if out_channels is not None:
-            self.head = nn.Conv2d(current, out_channels, 3, padding=1)
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.norm = norm_silu(current)
+        self.head = None if out_channels is None else zero(Conv2d(current, out_channels, 3))
 
     def forward(
         self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
@@ -141,7 +138,7 @@ class UNet(nn.Module):
             if isinstance(layers[0], ResidualBlock):  # type: ignore[index]
                 h = torch.cat([h, skips.pop()], dim=1)
             h = self._run(layers, h, embedding, keys)
-        h = self.silu(self.norm(h))
+        h = self.norm(h)
         return h if self.head is None else self.head(h)
 
     def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:

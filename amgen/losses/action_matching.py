@@ -20,8 +20,7 @@ q_t(x_t | x_1). Completing squares leaves
 whose first three terms are 1/2 |y - u'|^2 for the quadratic cost. Both forms have the same minimiser and the same expected gradient. The
 conditional one has far less variance, no derivative in t and none of third order.
 
-A loss is a module that holds the action, so that it can be wrapped for distributed training and compiled as one function: inner
-gradients are taken with `torch.func`.
+A loss is a module that holds the action, so that it can be wrapped for distributed training and compiled as one function.
 """
 
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 
 from amgen.actions import Action
+from amgen.actions.second_order import input_gradient
 from amgen.errors import UserError
 from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
 from amgen.losses.weights import CONSTANT, TimeWeight
@@ -106,11 +106,10 @@ class ConditionalLoss(ActionMatchingLoss):
     def forward(self, sample: PathSample) -> LossTerms:
         """Return the per-sample terms."""
 
-        def total_action(x: Tensor) -> tuple[Tensor, Tensor]:
-            action = self.action(sample.t, x, sample.label, sample.given.condition, sample.keys)
-            return action.sum(), action
+        def evaluate(x: Tensor) -> Tensor:
+            return self.action(sample.t, x, sample.label, sample.given.condition, sample.keys)
 
-        gradient, action = grad(total_action, has_aux=True)(sample.x)
+        (gradient,), action = input_gradient(evaluate, sample.x)
         error = self.kind.gap(sample.given.restrict(gradient), self._target(sample))
         terms = {"velocity_error": error.detach()}
         if isinstance(self.kind, Unbalanced):
@@ -139,20 +138,15 @@ class MarginalLoss(ActionMatchingLoss):
     def forward(self, sample: PathSample) -> LossTerms:
         """Return the per-sample terms."""
 
-        def gradient_in_x(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            def total_action(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-                action = self.action(t, x, sample.label, sample.given.condition, sample.keys)
-                return action.sum(), action
-
-            (time_derivative, gradient), action = grad(total_action, argnums=(0, 1), has_aux=True)(sample.t, x)
-            return sample.given.restrict(gradient), (time_derivative, action)
+        def evaluate(t: Tensor, x: Tensor) -> Tensor:
+            return self.action(t, x, sample.label, sample.given.condition, sample.keys)
 
         if isinstance(self.kind, Entropic):
-            gradient, pullback, (time_derivative, action) = vjp(gradient_in_x, sample.x, has_aux=True)  # type: ignore[misc]
-            laplacian = _trace(lambda direction: pullback(direction)[0], sample)
+            gradient, time_derivative, action, laplacian = _with_laplacian(evaluate, sample)
             time_derivative = time_derivative + 0.5 * self.kind.sigma(sample.t).square() * laplacian
         else:
-            gradient, (time_derivative, action) = gradient_in_x(sample.x)
+            (time_derivative, gradient), action = input_gradient(evaluate, sample.t, sample.x)
+            gradient = sample.given.restrict(gradient)
         kinetic = self.kind.conjugate(gradient)
         integrand = kinetic + time_derivative
         if isinstance(self.kind, Unbalanced):
@@ -190,6 +184,21 @@ class MarginalLoss(ActionMatchingLoss):
 
 def _weigh(mass: Tensor | None, values: Tensor) -> Tensor:
     return values if mass is None else mass * values
+
+
+def _with_laplacian(evaluate: Callable[[Tensor, Tensor], Tensor], sample: PathSample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return grad_x s, d_t s, s and the Laplacian of s at the sample's points, which needs third derivatives in training."""
+
+    def total(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        values = evaluate(t, x)
+        return values.sum(), values
+
+    def gradient_in_x(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        (time_derivative, gradient), values = grad(total, argnums=(0, 1), has_aux=True)(sample.t, x)
+        return sample.given.restrict(gradient), (time_derivative, values)
+
+    gradient, pullback, (time_derivative, values) = vjp(gradient_in_x, sample.x, has_aux=True)  # type: ignore[misc]
+    return gradient, time_derivative, values, _trace(lambda direction: pullback(direction)[0], sample)
 
 
 def _trace(product: Callable[[Tensor], Tensor], sample: PathSample) -> Tensor:

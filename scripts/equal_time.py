@@ -229,7 +229,7 @@ def score(training: Training, arena: Arena, options: argparse.Namespace) -> tupl
     num, started = options.num or min(len(real.features), MOST_GENERATED), time.perf_counter()
     images, evaluations = draw(method.velocity(), FIXED_STEP[options.solver](StepGrid(options.steps)), num, settings)
     seconds = time.perf_counter() - started
-    features = torch.cat([arena.extractor(part) for part in images.split(settings.sampling.batch_size)])
+    features = torch.cat([arena.extractor(part) for part in images.split(100)])
     own = Moments.of(features)
     matched = matched_distance(features, real.features, 0)
     last = training.losses[-max(1, len(training.losses) // 10) :]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from amgen.actions import Action
+from amgen.batching import in_batches
 from amgen.build import build_action, build_coupling, build_kind, build_loss, build_path, build_times
 from amgen.config import Config
 from amgen.data import ImageDataset, to_uint8
@@ -23,7 +24,6 @@ from amgen.dynamics import Dynamics
 from amgen.errors import Diverged
 from amgen.paths import PathSample
 from amgen.randomness import Purpose, gaussian
-from amgen.sampling import batches_of
 from amgen.solvers import ODESolver
 from amgen.solvers.ode import Velocity
 from amgen.training.coupled import CoupledStream
@@ -210,15 +210,23 @@ def draw(velocity: Velocity, solver: ODESolver, num: int, settings: Config) -> t
     Returns:
         The images, uint8 (num, C, H, W), and the evaluations of the velocity for each.
     """
-    evaluations, images = 0, []
 
-    def counted(t: float, x: Tensor) -> Tensor:
-        nonlocal evaluations
-        evaluations += 1
-        return velocity(t, x)
+    def noise(indices: Sequence[int]) -> Tensor:
+        return gaussian(settings.seed, Purpose.SAMPLE_NOISE, indices, settings.shape)
 
-    batches = batches_of(range(num), settings.sampling.batch_size)
-    for indices in batches:
-        noise = gaussian(settings.seed, Purpose.SAMPLE_NOISE, indices, settings.shape)
-        images.append(to_uint8(solver.solve(counted, noise)))
-    return torch.cat(images), evaluations // len(batches)
+    def work(indices: Sequence[int]) -> tuple[Tensor, int]:
+        evaluations = 0
+
+        def counted(t: float, x: Tensor) -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            return velocity(t, x)
+
+        return to_uint8(solver.solve(counted, noise(indices))), evaluations
+
+    def probe(indices: Sequence[int]) -> Tensor:
+        return velocity(0.0, noise(indices))
+
+    batches = in_batches(work, range(num), settings.sampling.batch_size, probe, torch.device("cpu"))
+    images, evaluations = zip(*(drawn for _, drawn in batches), strict=True)
+    return torch.cat(images), max(evaluations)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from amgen import config
 from amgen.actions import Action
 from amgen.build import build_action, build_coupling, build_path, build_times
-from amgen.config import Config, DataConfig
+from amgen.config import ActionConfig, Config, DataConfig
 from amgen.data import ImageDataset
 from amgen.data.sources import ArraySource
 from amgen.dynamics import Dynamics
@@ -130,21 +130,35 @@ def all_ways(settings: Config, batch: int, options: argparse.Namespace) -> dict[
         "AM marginal": amgens(MarginalLoss(action, path), independent),
         "data of a step": data_of_a_step(settings, batch),
     }
+    outside = torchcfm_loss(settings, noise, data)
+    return ways if outside is None else {**ways, "torchcfm's U-Net and loss": step(*outside)}
+
+
+def torchcfm_loss(settings: Config, noise: Tensor, data: Tensor) -> tuple[nn.Module, Callable[[], Tensor]] | None:
+    """Return torchcfm's network of the same widths, and its flow-matching loss; None where it is not installed, or has no such network."""
     try:
+        from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
         from torchcfm.models.unet import UNetModel
     except ImportError:
-        return ways
-    _, size, _ = settings.image_shape
-    resolutions = ",".join(str(size) for size in settings.action.attention)  # type: ignore[union-attr]
-    theirs = UNetModel(
+        return None
+    options, size = settings.action, settings.image_shape[1]
+    assert isinstance(options, ActionConfig)
+    if options.width % 32:  # its norms have 32 groups
+        return None
+    network = UNetModel(
         dim=settings.image_shape,
-        num_channels=settings.action.width,
-        num_res_blocks=settings.action.blocks,  # type: ignore[union-attr]
-        channel_mult=list(settings.action.multipliers),  # type: ignore[union-attr]
-        attention_resolutions=resolutions or str(2 * size),
-        num_heads=1,
-    ).to(device, memory_format=layout)
-    return {**ways, "torchcfm's U-Net and step": step(theirs, lambda: vector_field(theirs, sample))}
+        num_channels=options.width,
+        num_res_blocks=options.blocks,
+        channel_mult=list(options.multipliers),
+        attention_resolutions=",".join(map(str, options.attention)) or str(2 * size),  # twice the size: nowhere
+    ).to(data.device)
+    matcher = ConditionalFlowMatcher(sigma=0.0)
+
+    def loss() -> Tensor:
+        t, x, velocity = matcher.sample_location_and_conditional_flow(noise, data)
+        return (network(t, x) - velocity).square().mean()
+
+    return network, loss
 
 
 def vector_field(body: nn.Module, sample: PathSample) -> Tensor:

@@ -94,8 +94,8 @@ class NormSiLU(nn.GroupNorm):
         """Map (B, C, H, W) to the same shape."""
         if not by_rule():
             return nn.functional.silu(super().forward(x))
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.weight.dtype)
+        if x.device.type != "cpu" and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.weight.dtype)  # as autocast does: on GPUs norms are taken in full precision
         return _NormSiLU.apply(x.contiguous(), self.weight, self.bias, self.num_groups, self.eps)[0]
 
 
@@ -172,8 +172,7 @@ class _NormSiLUPullback(Function):
 
     @staticmethod
     def forward(ctx: Any, in_z: Tensor, x: Tensor, y: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> Tensor:
-        in_y = _silu_backward(in_z, y)
-        in_x, along = _project(in_y * weight[:, None, None], x, mean, r)
+        in_x, along = _project(_silu_backward(in_z, y).mul_(_of_channels(weight, x)), x, mean, r)
         ctx.save_for_backward(in_z, in_x, x, y, weight, mean, r, along)
         return in_x
 
@@ -183,17 +182,17 @@ class _NormSiLUPullback(Function):
         in_z, in_x, x, y, weight, mean, r, along = ctx.saved_tensors
         projected, v_along = _project(v, x, mean, r)
 
-        products = (projected * _silu_backward(in_z, y)).sum(dim=(2, 3))  # <v, P a> of each channel, but for the weight
+        products = (projected * _silu_backward(in_z, y)).sum(dim=(2, 3), dtype=mean.dtype)  # <v, P a> by channels, but for the weight
         v_in_x = (products * weight).view(*mean.shape, -1).sum(dim=2)
         factor = r / -(x.numel() // mean.numel())
+        of_x, of_projected, of_in_x = ((factor * part)[..., None].to(x.dtype) for part in (r * v_in_x, along, v_along))
         grouped = (*mean.shape, -1)
-        in_xhat = (factor * r * v_in_x)[..., None]
-        from_x = x.view(grouped) * in_xhat
-        from_x.sub_(mean[..., None] * in_xhat)
-        from_x.addcmul_(projected.view(grouped), (factor * along)[..., None])
-        from_x.addcmul_(in_x.view(grouped), (factor * v_along)[..., None])
+        from_x = x.view(grouped) * of_x
+        from_x.sub_(mean[..., None] * of_x)
+        from_x.addcmul_(projected.view(grouped), of_projected)
+        from_x.addcmul_(in_x.view(grouped), of_in_x)
 
-        v_in_y = projected.mul_(weight[:, None, None])
+        v_in_y = projected.mul_(_of_channels(weight, x))
         in_gradient = _silu_backward(v_in_y, y)
         sigmoid = y.sigmoid()
         curvature = (y + 2).addcmul_(y, sigmoid, value=-2)
@@ -201,11 +200,16 @@ class _NormSiLUPullback(Function):
         return in_gradient, from_x.view_as(x), from_y, products.sum(dim=0), None, None
 
 
+def _of_channels(weight: Tensor, x: Tensor) -> Tensor:
+    """Return `weight` (C,) so as to multiply `x` (B, C, H, W), of its type."""
+    return weight.to(x.dtype)[:, None, None]
+
+
 def _project(a: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """Return P a, (B, C, H, W), and <xhat, a> of each group, (B, groups): every group taken for a channel that is a group of its own."""
     groups = mean.numel()
-    statistics = mean.view(1, groups), r.view(1, groups)
-    projected, along, _ = _group_norm_backward(
-        a.contiguous(), x, *statistics, None, 1, groups, x.numel() // groups, groups, (True, True, False)
-    )
+    sizes = 1, groups, x.numel() // groups, groups
+    ones = torch.ones_like(mean).view(groups)  # says that <xhat, a> is to be of its type where x is in half precision
+    statistics = mean.view(1, groups), r.view(1, groups), ones
+    projected, along, _ = _group_norm_backward(a.contiguous(), x, *statistics, *sizes, (True, True, False))
     return projected, along.view_as(mean)

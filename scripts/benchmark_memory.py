@@ -9,11 +9,12 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from benchmark_sampling import peak_bytes, seconds
+from benchmark_sampling import seconds
 from torch.utils.checkpoint import checkpoint
 
 from amgen import config
 from amgen.build import build_action, build_loss, build_path
+from amgen.memory import peak_bytes
 from amgen.paths import PathSample
 
 
@@ -63,7 +64,7 @@ def main() -> None:
         f"{options.preset}, batch {options.batch}, {options.device}, {torch.get_num_threads()} threads, medians of {options.rounds} rounds"
     )
     for name, work in ways.items():
-        found = median(times[name]), peak_bytes(work, options.device) / 2**20
+        found = median(times[name]), peak_bytes(work) / 2**20
         base = base or found
         print(f"{name:30} {1e3 * found[0]:8.0f} ms ({found[0] / base[0]:.2f})  {found[1]:8.1f} MB ({found[1] / base[1]:.2f})")
 

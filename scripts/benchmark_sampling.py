@@ -1,24 +1,23 @@
 """What does a velocity cost? One gradient of the action beside a plain forward pass without gradients, in time and in peak memory; and how
 many velocities a second come out of batches of several sizes, the one that `sampling.batch_size=auto` chooses (*) among them.
 
-Times are medians of interleaved rounds in one process. Memory is the most that tensors made on the way held at once: on a GPU as PyTorch's
-allocator counts, on a CPU as its profiler sees it. A gradient has to keep the activations that a plain forward pass drops.
+Times are medians of interleaved rounds in one process. Memory is the most that tensors made on the way held at once. A gradient has to
+keep the activations that a plain forward pass drops.
 """
 
 import argparse
-import gc
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from amgen import config
 from amgen.batching import MOST, fitting
 from amgen.build import build_action
 from amgen.dynamics import Dynamics
+from amgen.memory import peak_bytes
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def main() -> None:
         forward(), velocity()
         times = [(seconds(forward), seconds(velocity)) for _ in range(options.rounds)]
         plain, gradient = (median(column) for column in zip(*times, strict=True))
-        memory = [peak_bytes(work, options.device) / 2**20 for work in (forward, velocity)]
+        memory = [peak_bytes(work) / 2**20 for work in (forward, velocity)]
         print(
             f"{preset:14} {batch:5} {1e3 * plain:7.1f} ms {1e3 * gradient:7.1f} ms {gradient / plain:6.2f} "
             f"{memory[0]:12.1f} MB {memory[1]:6.1f} MB {memory[1] / memory[0]:6.2f}"
@@ -79,24 +78,6 @@ def seconds(work: Callable[[], None]) -> float:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter() - start
-
-
-def peak_bytes(work: Callable[[], None], device: str) -> int:
-    """Return the most memory that tensors made by `work` held at once."""
-    gc.collect()
-    if device.startswith("cuda"):
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        work()
-    changes = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for change in sorted(changes, key=lambda event: event.start_ns()):
-        held += change.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_sampling import peak_bytes, seconds
+from benchmark_sampling import seconds
 from torch import Tensor, nn
 
 from amgen import config
@@ -33,6 +33,7 @@ from amgen.data.sources import ArraySource
 from amgen.dynamics import Dynamics
 from amgen.kinds import Entropic, Unbalanced
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
+from amgen.memory import peak_bytes
 from amgen.paths import PathSample
 from amgen.training.coupled import CoupledStream
 
@@ -70,7 +71,7 @@ def main() -> None:
         preset, batch, changes = SHAPES[name]
         settings = config.change(config.load(preset), changes)
         ways = all_ways(settings, batch, options)
-        rows = measure(ways, options.seconds, options.device)
+        rows = measure(ways, options.seconds)
         tables.append({"shape": name, "image": settings.image_shape, "batch": batch, "rows": rows})
         print(f"\n{name}: {'x'.join(map(str, settings.image_shape))}, batch {batch}\n{table(rows)}", flush=True)
     if options.json:
@@ -200,7 +201,7 @@ def data_of_a_step(settings: Config, batch: int) -> Work:
     return work
 
 
-def measure(ways: dict[str, Work], budget: float, device: str) -> dict[str, dict[str, float]]:
+def measure(ways: dict[str, Work], budget: float) -> dict[str, dict[str, float]]:
     """Time all work in turn for about `budget` seconds, three rounds at least."""
     once = sum(seconds(work) for _ in range(2) for work in ways.values()) / 2
     rounds = max(3, round(budget / once))
@@ -218,7 +219,7 @@ def measure(ways: dict[str, Work], budget: float, device: str) -> dict[str, dict
             "lower_quartile": low,
             "upper_quartile": high,
             "to_forward": median(own / plain for own, plain in zip(times[name], times[FORWARD], strict=True)),
-            "megabytes": peak_bytes(work, device) / 2**20,
+            "megabytes": peak_bytes(work) / 2**20,
             "rounds": rounds,
         }
     return rows

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 
 _ACTIVE = ContextVar("_ACTIVE", default=False)
 
-# Bound once: resolving the overload at each call costs as much as a small kernel.
+# The kernels that PyTorch's own first derivatives call.
 _convolution_backward = torch.ops.aten.convolution_backward.default
 _group_norm_backward = torch.ops.aten.native_group_norm_backward.default
 _silu_backward = torch.ops.aten.silu_backward.default
@@ -162,9 +162,10 @@ class _NormSiLU(Function):
         if gradient is not None:
             through = _silu_backward(gradient, y)
             in_y = through if in_y is None else through.add_(in_y)
+        assert in_y is not None  # one of the two is always there
         batch, channels, height, width = x.shape
         sizes = batch, channels, height * width, mean.shape[1]
-        return *_group_norm_backward(in_y, x, mean, r, weight, *sizes, ctx.needs_input_grad[:3]), None, None
+        return *_group_norm_backward(in_y.contiguous(), x, mean, r, weight, *sizes, ctx.needs_input_grad[:3]), None, None
 
 
 class _NormSiLUPullback(Function):

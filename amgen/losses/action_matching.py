@@ -133,6 +133,9 @@ class MarginalLoss(ActionMatchingLoss):
     """The paper's loss.
 
     The Laplacian of entropic dynamics is estimated from the sample's probes (Hutchinson), or computed exactly where it has none.
+
+    The interior and the boundaries are evaluated in one pass each. In a single pass of all of them the inner gradient would go through the
+    boundaries as well, for nothing: a step took 1.4 to 1.6 times as long.
     """
 
     def forward(self, sample: PathSample) -> LossTerms:

@@ -9,6 +9,7 @@ from amgen.actions.recomputation import recompute
 from amgen.errors import UserError
 from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
+from amgen.memory import peak_bytes
 from amgen.paths import LinearPath, PathSample
 from amgen.randomness import Purpose, keys, rademacher
 
@@ -90,10 +91,8 @@ def test_derivatives_by_finite_differences() -> None:
 
 def test_it_saves_memory() -> None:
     """The most that tensors of a step hold at once falls by a third at least (it fell by half)."""
-    from benchmark_sampling import peak_bytes
-
     loss, sample = ConditionalLoss(DotAction(unet(torch.float32, 16, 16)), LinearPath()), batch(8, torch.float32, 16)
-    peaks = [peak_bytes(lambda checkpoint=checkpoint: gradients(loss, sample, checkpoint), "cpu") for checkpoint in (False, True)]  # type: ignore[misc]
+    peaks = [peak_bytes(lambda checkpoint=checkpoint: gradients(loss, sample, checkpoint)) for checkpoint in (False, True)]  # type: ignore[misc]
     assert peaks[1] < 0.67 * peaks[0]
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from benchmark_sampling import peak_bytes
 from benchmark_step import conditional, marginal, vector_field
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -14,6 +13,7 @@ from amgen.actions import Action, DotAction, PooledAction, SquareAction, UNet
 from amgen.actions.layers import groups_of
 from amgen.actions.second_order import Conv2d, NormSiLU, differentiated_twice, input_gradient
 from amgen.losses import ConditionalLoss, MarginalLoss
+from amgen.memory import peak_bytes
 from amgen.paths import LinearPath, PathSample
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -79,7 +79,7 @@ def test_first_derivatives_are_those_of_the_plain_layer(name: str) -> None:
     layer, x = layer_and_input(name)
     for point in (x, x.to(memory_format=torch.channels_last), x.transpose(2, 3)):
         point = point.detach().requires_grad_()
-        gradient = torch.randn_like(layer(point))
+        gradient = torch.randn_like(layer(point)).to(memory_format=torch.channels_last)
         with differentiated_twice():
             found = layer(point)
         for one, other in zip(
@@ -87,6 +87,31 @@ def test_first_derivatives_are_those_of_the_plain_layer(name: str) -> None:
             torch.autograd.grad(layer(point), [point, *layer.parameters()], gradient),
             strict=True,
         ):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_tensor_need_lie_in_memory_in_order(name: str) -> None:
+    """Points, gradients and the derivatives that come back, each a slice of a larger tensor or channels-last; float64 to rounding."""
+
+    def slice_of_more(x: Tensor) -> Tensor:
+        return torch.cat([x, torch.randn_like(x)], dim=1)[:, : x.shape[1]]
+
+    def channels_last(x: Tensor) -> Tensor:
+        return x.to(memory_format=torch.channels_last)
+
+    layer, x = layer_and_input(name)
+    gradient, v = torch.randn_like(layer(x)), torch.randn_like(x)
+    results = []
+    for laid_out in (nn.Identity(), slice_of_more, channels_last):
+        point, in_y = (laid_out(tensor).detach().requires_grad_() for tensor in (x, gradient))
+        with differentiated_twice():
+            y = layer(point)
+        (slope,) = torch.autograd.grad(y, point, in_y, create_graph=True)
+        wanted = [in_y, layer.weight] if isinstance(layer, Conv2d) else [in_y, layer.weight, point]
+        results.append(torch.autograd.grad(slope, wanted, laid_out(v)))
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
@@ -179,7 +204,7 @@ def test_peak_memory() -> None:
     loss = ConditionalLoss(action, LinearPath())
 
     def peak(value: Callable[[], Tensor]) -> int:
-        return peak_bytes(lambda: list(torch.autograd.grad(value(), list(action.parameters()))), "cpu")  # type: ignore[arg-type, return-value]
+        return peak_bytes(lambda: list(torch.autograd.grad(value(), list(action.parameters()))))
 
     field = peak(lambda: vector_field(body, sample))
     assert peak(lambda: loss(sample).loss.mean()) < 2.2 * field

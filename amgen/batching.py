@@ -73,10 +73,10 @@ def in_batches(
             continue
         try:
             done = work(batch)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            limit, failed, reason = len(batch) // 2, failed or len(batch), str(error).splitlines()[0]
+            limit, failed, reason = len(batch) // 2, failed or len(batch), str(error).partition("\n")[0]
         else:
             if failed:
                 say(f"{device} ran out of memory with {failed:,} samples at a time: going on with {limit:,}")
@@ -105,10 +105,10 @@ def divide(indices: Sequence[int], size: int, processes: int = 1) -> list[Sequen
 def fitting(probe: Probe, indices: Sequence[int], device: torch.device, processes: Processes = Processes()) -> int:  # noqa: B008
     """Return how many samples to carry together: as many as fit half of the memory that is free, and no more than get faster by it.
 
-    What they take is measured with one sample and with two, and is linear beyond. Processes on one device share its memory, and all agree
-    on the smallest number found.
+    What they take is measured with one sample and with two, and taken to grow linearly beyond, which is on the safe side. Processes on one
+    device share its memory, and all agree on the smallest number found.
     """
-    place = (socket.gethostname(), str(device))
+    place = (socket.gethostname(), _identity(device))
     sharers = processes.gather([place]).count(place)
     budget = min(SHARE * free_bytes(device) / sharers, _useful_bytes(device))
     return min(processes.gather([_fitting(probe, indices, budget)]))
@@ -120,7 +120,7 @@ def _fitting(probe: Probe, indices: Sequence[int], budget: float) -> int:
         return 1
     try:
         one, two = (peak_bytes(lambda: probe(indices[:count])) for count in (1, 2))  # noqa: B023 (called at once)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         return 1
@@ -128,15 +128,20 @@ def _fitting(probe: Probe, indices: Sequence[int], budget: float) -> int:
     return max(1, min(MOST, int((budget - one) / each) + 1))
 
 
+def _identity(device: torch.device) -> str:
+    """Return what tells a device from others of its machine: processes may each see another GPU as their first."""
+    properties = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return str(getattr(properties, "uuid", device))
+
+
 def _useful_bytes(device: torch.device) -> int:
     return USEFUL_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else USEFUL_ON_ACCELERATOR
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory ran out, on any device."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+    """Tell whether an error says that memory ran out, on a CPU, a GPU, or in a library of one."""
+    messages = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(message in str(error) for message in messages)
 
 
 def _release() -> None:

@@ -115,7 +115,7 @@ def draw(
     for samples in itertools.chain(*drawing):
         if folder is not None and samples.indices[0] not in there:
             folder.write(samples)
-        pictures |= {index: parts for index, parts in samples.by_index().items() if index in pictured}
+        pictures |= samples.by_index(pictured)
         if samples.log_weights is not None:
             weights |= zip(samples.indices, samples.log_weights.tolist(), strict=True)
         evaluations, done = max(evaluations, samples.evaluations), done + len(samples.indices)

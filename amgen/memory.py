@@ -46,10 +46,14 @@ def allowances(groups: Path = GROUPS, mount: Path = Path("/sys/fs/cgroup")) -> I
 
 
 def _allowance(limit: Path, use: Path, statistics: Path, spare: str) -> Iterator[int]:
-    """Yield what one control group still allows, if it has a limit."""
-    if limit.is_file() and (text := limit.read_text().strip()) != "max":
-        cache = dict(line.split() for line in statistics.read_text().splitlines()).get(spare, 0)
-        yield int(text) - int(use.read_text()) + int(cache)
+    """Yield what one control group still allows, if it has a limit and says what is used."""
+    try:
+        text = limit.read_text().strip()
+        if text != "max":
+            known = statistics.read_text().splitlines() if statistics.is_file() else []
+            yield int(text) - int(use.read_text()) + int(dict(line.split() for line in known).get(spare, 0))
+    except (OSError, ValueError):  # a group that is not shown, or in part, limits nothing that we could know
+        return
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

@@ -275,6 +275,7 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         there = json.loads(file.read_text())
     except ValueError:
         there = {}
+    there.pop("batch_size", None)  # of folders from before images were numbered in shards, which any size completes
     for key in [*settings, *there]:
         if there.get(key) != settings.get(key):
             raise UserError(f"{folder} holds images made with {key}={there.get(key)!r}, not {settings.get(key)!r}: choose another --out")

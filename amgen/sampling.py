@@ -1,7 +1,7 @@
 """From a checkpoint and seeds to images, or to points."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,9 +142,10 @@ class Samples:
         """Return what a picture of the batch shows: inputs, images and truths, or the images alone."""
         return [part for part in (self.inputs, self.images, self.truths) if part is not None]
 
-    def by_index(self) -> dict[int, list[Tensor]]:
-        """Return what a picture of the batch shows of each image; copies, not views, which would carry the whole batch along."""
-        return {index: [part[row].clone() for part in self.pictures()] for row, index in enumerate(self.indices)}
+    def by_index(self, wanted: Container[int]) -> dict[int, list[Tensor]]:
+        """Return what a picture of the batch shows of each `wanted` image; copies, not views, which would carry the whole batch along."""
+        parts = self.pictures()
+        return {index: [part[row].clone() for part in parts] for row, index in enumerate(self.indices) if index in wanted}
 
 
 def load(source: str | Path, ema: float | None = None, raw: bool = False, device: str = "auto") -> Model:

@@ -1,15 +1,18 @@
 """What does computing activations anew save, and cost? A training step with and without it, and in two passes of half the batch.
 
-Times are medians of interleaved rounds; memory is the most that tensors made on the way held at once. `torch.utils.checkpoint` stands
-beside for comparison: it keeps, for the second derivative, all that it did not keep for the first.
+Times are medians of interleaved rounds; memory is the most that tensors made on the way held at once. Plain autograd and
+`torch.utils.checkpoint` stand beside for comparison: the latter keeps, for the second derivative, all that it did not keep for the first.
 """
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
 from benchmark_sampling import seconds
+from benchmark_step import conditional
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from amgen import config
@@ -39,19 +42,16 @@ def main() -> None:
         for _ in range(passes):
             loss(draw(options.batch // passes)).loss.mean().backward()
 
-    def with_torch() -> None:
+    def by_autograd(function: Callable[..., Tensor]) -> None:
         action.body.checkpoint = False  # type: ignore[assignment]
-        sample = draw(options.batch)
-        x = sample.x.requires_grad_()
-        value = checkpoint(action, sample.t, x, use_reentrant=False).sum()
-        (slope,) = torch.autograd.grad(value, x, create_graph=True)
-        (0.5 * (slope - sample.velocity).square().flatten(1).sum(dim=1).mean()).backward()
+        conditional(function, draw(options.batch)).backward()
 
     ways: dict[str, Callable[[], None]] = {
         "all activations kept": lambda: step(1, False),
         "activations computed anew": lambda: step(1, True),
         "two passes of half the batch": lambda: step(2, False),
-        "torch.utils.checkpoint": with_torch,
+        "plain autograd": lambda: by_autograd(action),
+        "torch.utils.checkpoint": lambda: by_autograd(partial(checkpoint, action, use_reentrant=False)),
     }
     for work in ways.values():
         work()  # allocates the gradients

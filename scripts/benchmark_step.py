@@ -167,7 +167,7 @@ def vector_field(body: nn.Module, sample: PathSample) -> Tensor:
     return (0.5 * (body(sample.t, sample.x) - sample.velocity).square().flatten(1).sum(dim=1)).mean()
 
 
-def conditional(action: Action, sample: PathSample) -> Tensor:
+def conditional(action: Callable[[Tensor, Tensor], Tensor], sample: PathSample) -> Tensor:
     """Action Matching in conditional form, by PyTorch alone."""
     x = sample.x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(action(sample.t, x).sum(), x, create_graph=True)

@@ -8,7 +8,7 @@ Time. Each training has a clock of its own that runs while it takes steps, data 
 second, in one process, so that both see the same machine; what PyTorch sets up once is paid for before, by a gradient of each.
 
 Schedule. The number of steps is not known beforehand, so the learning rate rises and falls with the share of the time that has passed, as
-it does in the preset `digits` with the share of the images. When the time is over it is zero: a step that ends late counts for nothing.
+it does in the preset `digits` with the share of the images. When the time is over it is zero: a step that ends late moves no weights.
 
 Averages. The weights that are scored are averaged over the same share of each training, however many steps it has: a <- d a + (1 - d) w
 with d = (1 + n) / (10 + n) at the n-th step gives the weights of step k a share in proportion to k^8, of mean age a tenth of the training.
@@ -158,10 +158,10 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         UserError: naming the option.
     """
-    least = {"seconds": 0, "seeds": 1, "learning_rate_action": 0, "learning_rate_field": 0, "threads": 1, "num": 8, "real": 8}
+    least = {"seconds": 0, "seeds": 1, "learning_rate_action": 0, "learning_rate_field": 0, "threads": 1, "num": 8, "real": 8, "steps": 1}
     for name, bound in least.items():
         value = getattr(options, name)
-        if value is not None and (value < bound or value == 0):
+        if value is not None and (not value >= bound or value == 0):  # not: NaN is none either
             raise UserError(f"--{name.replace('_', '-')} {value}: expected {'a positive number' if bound == 0 else f'at least {bound}'}")
     for folder in filter(None, (options.out, options.json and options.json.parent)):
         make_folder(folder)

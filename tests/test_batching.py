@@ -276,3 +276,30 @@ def test_one_of_two_processes_runs_out_of_memory(trained: Path, tmp_path: Path) 
     assert sorted(index for shard in shards for index in shard) == list(range(24))
     assert sorted(map(len, shards)) == [3, 3, 3, 3, 12]
     assert (tmp_path / "g.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError(), True),
+        (MemoryError(), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, expected: bool) -> None:
+    """A batch that fails for it is halved, with or without a message; others are passed on."""
+
+    def work(batch: Sequence[int]) -> int:
+        if len(batch) > 2:
+            raise error
+        return len(batch)
+
+    if not expected:
+        with pytest.raises(RuntimeError, match=str(error)[:20]):
+            list(in_batches(work, range(4), 4, unused, CPU, say=lambda line: None))
+        return
+    assert [done for _, done in in_batches(work, range(4), 4, unused, CPU, say=lambda line: None)] == [2, 2]

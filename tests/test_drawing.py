@@ -43,6 +43,17 @@ def drawn(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_folders_that_name_their_batch_size_are_completed(trained: Path, tmp_path: Path) -> None:
+    """As those of npz shards once did."""
+    command = ("sample", trained, "--num", "4", "--format", "npz", "--out", tmp_path / "a")
+    assert run_cli(*command, "--batch-size", "2").code == 0
+    settings = tmp_path / "a" / "sampling.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "batch_size": 2}))
+    sorted((tmp_path / "a").glob("*.npz"))[-1].unlink()
+    outcome = run_cli(*command, "--batch-size", "3")
+    assert (outcome.code, outcome.err) == (0, "")
+
+
 @pytest.mark.parametrize("batch_size", ["1", "7"])
 def test_batch_size_does_not_matter(batch_size: str, trained: Path, drawn: Path, tmp_path: Path) -> None:
     assert run_cli("sample", trained, "--num", "23", "--batch-size", batch_size, "--out", tmp_path / "b").code == 0

@@ -350,6 +350,8 @@ class FakeImportlib:
     ("arguments", "message"),
     [
         (["--seconds", "0"], "--seconds 0.0: expected a positive number"),
+        (["--seconds", "nan"], "--seconds nan: expected a positive number"),
+        (["--steps", "0"], "--steps 0: expected at least 1"),
         (["--seeds", "0"], "--seeds 0: expected at least 1"),
         (["--num", "3"], "--num 3: expected at least 8"),
         (["--data", "nowhere/at/all"], "'nowhere/at/all' does not exist"),

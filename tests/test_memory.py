@@ -67,6 +67,16 @@ def test_control_groups_of_version_1(tmp_path: Path) -> None:
     assert list(allowances(tmp_path / "nothing", tmp_path / "mount")) == []
 
 
+@pytest.mark.parametrize("missing", [["memory.stat"], ["memory.current"], ["memory.max", "memory.stat"]])
+def test_a_control_group_that_shows_less_bounds_what_it_can(missing: list[str], tmp_path: Path) -> None:
+    """Without statistics there is no cache to count; without limit or use there is no bound."""
+    (tmp_path / "cgroup").write_text("0::/one\n")
+    group(tmp_path / "mount" / "one", ("memory.max", "9000"), ("memory.current", 5000), ("inactive_file", 700))
+    for name in missing:
+        (tmp_path / "mount" / "one" / name).unlink()
+    assert list(allowances(tmp_path / "cgroup", tmp_path / "mount")) == ([4000] if missing == ["memory.stat"] else [])
+
+
 def test_a_control_group_bounds_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "allowances", lambda: [10**12, 12345])
     assert free_bytes(torch.device("cpu")) == 12345

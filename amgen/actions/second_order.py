@@ -16,7 +16,7 @@ SiLU, z = y sigmoid(y): z'' = sigmoid' (2 + y (1 - 2 sigmoid)).
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -37,10 +37,11 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 def input_gradient(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the gradients of a batch of scalars, `function(*inputs)` (B,), in each of the inputs, and the scalars.
 
-    Both can be differentiated once more, in parameters; where gradients are switched off they are constants. Sample i of the batch must
-    depend on entry i of the inputs alone.
+    Both can be differentiated once more, in parameters; where gradients are switched off they are constants. Compiled, inside a
+    transformation of torch.func and in inference mode it is torch.func that takes them. Sample i of the batch must depend on entry i of the
+    inputs alone.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch.is_inference_mode_enabled():
 
         def total(*points: Tensor) -> tuple[Tensor, Tensor]:
             values = function(*points)
@@ -48,7 +49,7 @@ def input_gradient(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[tu
 
         return torch.func.grad(total, argnums=tuple(range(len(inputs))), has_aux=True)(*inputs)
     again = torch.is_grad_enabled()
-    with torch.enable_grad(), differentiated_twice():
+    with torch.enable_grad(), differentiated_twice() if again else nullcontext():
         points = [point.detach().requires_grad_() for point in inputs]
         values = function(*points)
     slopes = torch.autograd.grad(values, points, torch.ones_like(values), create_graph=again, materialize_grads=True)
@@ -67,7 +68,15 @@ def differentiated_twice() -> Iterator[None]:
 
 def by_rule() -> bool:
     """Tell whether what is evaluated now is differentiated twice by the rules."""
-    return _ACTIVE.get() and torch.is_grad_enabled()
+    # In this order: a compiler that folds the first never meets the context variable, at which older ones break their graph.
+    return not torch.compiler.is_compiling() and _ACTIVE.get() and torch.is_grad_enabled()
+
+
+def _note_inner_pass(ctx: Any) -> None:
+    """Refuse a second pass that creates a graph: it would be for a third derivative, without what goes through the parameters."""
+    if getattr(ctx, "passed", False):
+        raise RuntimeError("these layers can be differentiated twice and no more: take third derivatives with torch.func")
+    ctx.passed = True
 
 
 class Conv2d(nn.Conv2d):
@@ -112,6 +121,7 @@ class _Convolution(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():
+            _note_inner_pass(ctx)
             return _ConvolutionPullback.apply(gradient, weight, x.detach(), ctx.stride, ctx.padding), None, None, None, None
         return *_convolve_back(gradient, x, weight, ctx.stride, ctx.padding, ctx.needs_input_grad[:3]), None, None
 
@@ -156,8 +166,7 @@ class _NormSiLU(Function):
     def backward(ctx: Any, gradient: Tensor | None, in_y: Tensor | None) -> tuple[Tensor | None, ...]:
         x, y, weight, mean, r = ctx.saved_tensors
         if torch.is_grad_enabled():
-            if in_y is not None:
-                raise RuntimeError("these layers can be differentiated twice and no more: use torch.func for third derivatives")
+            _note_inner_pass(ctx)
             return _NormSiLUPullback.apply(gradient, x, y, weight, mean, r), None, None, None, None
         if gradient is not None:
             through = _silu_backward(gradient, y)

@@ -346,7 +346,7 @@ class Trainer:
         model, request = self._averaged()
         pictures: dict[int, list[Tensor]] = {}
         for samples in generate_all(model, options, range(options.grid), request, processes, self._say):
-            pictures |= samples.by_index()
+            pictures |= samples.by_index(samples.indices)
         pictures = dict(processes.gather(list(pictures.items())))
         if processes.main:
             folder = make_folder(self.run / "samples")

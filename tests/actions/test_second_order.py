@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from amgen.actions import Action, DotAction, PooledAction, SquareAction, UNet
+from amgen.actions import Action, DotAction, PooledAction, SquareAction, UNet, second_order
 from amgen.actions.layers import groups_of
 from amgen.actions.second_order import Conv2d, NormSiLU, differentiated_twice, input_gradient
 from amgen.losses import ConditionalLoss, MarginalLoss
@@ -126,12 +126,32 @@ def test_a_network_has_the_gradients_of_plain_autograd(head: str, dtype: torch.d
     assert_same_gradients(action, MarginalLoss(action, LinearPath())(sample).loss.mean(), marginal(action, sample), tolerance)
 
 
-def test_torch_func_takes_the_plain_layers() -> None:
-    """And finds the same gradient, even where a loss has just used the rules."""
+@pytest.mark.parametrize("form", [ConditionalLoss, MarginalLoss])
+def test_torch_func_takes_the_plain_layers(form: type[ConditionalLoss]) -> None:
+    """Of a whole loss, transformed from outside: the same gradients in parameters, float64 to rounding."""
     action, sample = DotAction(unet(dtype=torch.float64)), batch(torch.float64)
-    (found,), _ = input_gradient(lambda x: action(sample.t, x), sample.x)
-    expected = torch.func.grad(lambda x: action(sample.t, x).sum())(sample.x)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    loss = form(action, LinearPath())
+    parameters = dict(loss.named_parameters())
+    expected = torch.autograd.grad(loss(sample).loss.mean(), list(parameters.values()))
+    found = torch.func.grad(lambda parameters: functional_call(loss, parameters, sample).loss.mean())(parameters)
+    scale = max(float(gradient.abs().max()) for gradient in expected)
+    for one, other in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * scale)
+
+
+def test_inference_mode() -> None:
+    action, sample = DotAction(unet(dtype=torch.float64)), batch(torch.float64)
+    loss = ConditionalLoss(action, LinearPath())
+    with torch.inference_mode():
+        found = loss(sample).loss
+    torch.testing.assert_close(found, loss(sample).loss.detach(), rtol=1e-12, atol=0)
+
+
+def test_a_compiler_never_meets_the_context_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older ones break their graph at it."""
+    monkeypatch.setattr(second_order, "_ACTIVE", None)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not second_order.by_rule()
 
 
 def test_without_gradients_there_is_no_graph() -> None:
@@ -143,12 +163,14 @@ def test_without_gradients_there_is_no_graph() -> None:
     assert not value.requires_grad
 
 
-def test_a_third_derivative_is_refused() -> None:
-    layer, x = layer_and_input("norm of one group")
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_third_derivative_is_refused(name: str) -> None:
+    """It would lack what goes through the parameters."""
+    layer, x = layer_and_input(name)
     x.requires_grad_()
     with differentiated_twice():
-        y = layer(x)
-    (first,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        y = layer(x).square()
+    (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="twice and no more"):
         torch.autograd.grad(first.square().sum(), x, create_graph=True)
 
@@ -181,6 +203,21 @@ class Convolutions(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def test_without_gradients_weights_have_none() -> None:
+    action, sample = DotAction(unet()), batch()
+    with torch.no_grad(), Convolutions() as seen:
+        ConditionalLoss(action, LinearPath())(sample)
+    assert {tuple(wanted) for wanted in seen.wanted} == {(True, False, False)}
+
+
+def test_computed_anew_the_inner_pass_has_no_weight_gradients() -> None:
+    action, sample = DotAction(unet()), batch()
+    action.body.checkpoint = True  # type: ignore[assignment]
+    with Convolutions() as inner:
+        ConditionalLoss(action, LinearPath())(sample)
+    assert {tuple(wanted) for wanted in inner.wanted} == {(True, False, False)}
+
+
 def test_a_step_has_six_convolutions_for_each_of_the_network() -> None:
     """Forward; gradient in x; forward with a derivative, and its weight gradient; gradients in x and in the weights."""
     action, sample = DotAction(unet()), batch()
@@ -198,7 +235,7 @@ def test_a_step_has_six_convolutions_for_each_of_the_network() -> None:
 
 
 def test_peak_memory() -> None:
-    """A step holds at most 2.2 times what that of a vector field holds (measured: 2.0 to 2.1 at larger sizes), plain autograd 2.8 at least."""
+    """A step holds at most 2.2 times what that of a vector field holds (2.0 to 2.1 at larger sizes), one by plain autograd 2.8 at least."""
     body, sample = unet(size=16), batch(size=16)
     action = DotAction(body)
     loss = ConditionalLoss(action, LinearPath())

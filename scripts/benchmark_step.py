@@ -12,7 +12,6 @@ that tensors made on the way held at once. Where torchcfm is installed, its own 
 
 import argparse
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmark_sampling import seconds
+from experiments import save_report
 from torch import Tensor, nn
 
 from amgen import config
@@ -31,10 +31,13 @@ from amgen.config import ActionConfig, Config, DataConfig
 from amgen.data import ImageDataset
 from amgen.data.sources import ArraySource
 from amgen.dynamics import Dynamics
+from amgen.errors import UserError
+from amgen.files import make_folder
 from amgen.kinds import Entropic, Unbalanced
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
 from amgen.memory import peak_bytes
 from amgen.paths import PathSample
+from amgen.sampling import device_of
 from amgen.training.coupled import CoupledStream
 
 Work = Callable[[], None]
@@ -58,6 +61,12 @@ def main() -> None:
     parser.add_argument("--channels-last", action="store_true", help="keep weights and images channels-last")
     parser.add_argument("--json", type=Path, help="file for the tables")
     options = parser.parse_args()
+    try:  # before minutes of timing
+        device_of(options.device)
+        if options.json:
+            make_folder(options.json.parent)
+    except UserError as error:
+        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
     machine = {
         "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device,
         "threads": torch.get_num_threads(),
@@ -75,7 +84,7 @@ def main() -> None:
         tables.append({"shape": name, "image": settings.image_shape, "batch": batch, "rows": rows})
         print(f"\n{name}: {'x'.join(map(str, settings.image_shape))}, batch {batch}\n{table(rows)}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "tables": tables}, indent=2) + "\n")
+        save_report({"machine": machine, "tables": tables}, options.json)
 
 
 def all_ways(settings: Config, batch: int, options: argparse.Namespace) -> dict[str, Work]:

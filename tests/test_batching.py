@@ -20,7 +20,7 @@ from amgen.data import open_dataset
 from amgen.errors import UserError
 from amgen.evaluation import likelihood
 from amgen.evaluation.evaluate import Choices, Evaluator
-from amgen.evaluation.features import make_extractor
+from amgen.evaluation.features import Digits, make_extractor
 from amgen.evaluation.reference import of_images
 from amgen.processes import Processes
 from amgen.training.main import train
@@ -231,6 +231,25 @@ def test_figures_come_out_where_memory_is_scarce(scarce: None, trained: Path, ca
     for large, small in (likely, scores):
         assert large.principal.value == pytest.approx(small.principal.value, rel=1e-5)
     assert capsys.readouterr().out.splitlines() == [LINE] * 2
+
+
+def test_features_that_take_memory_make_batches_small(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of 32 MB of free memory holds two images of which each takes 6 MB in the extractor, and hundreds of the model alone."""
+    sizes: list[int] = []
+
+    class Hungry(Digits):
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            torch.zeros(len(images), 6 * 2**18)
+            return super().__call__(images)
+
+    extractor = Hungry(None, CPU)
+    reference = of_images(open_dataset(DataConfig()), extractor, Processes(), cache=False)
+    monkeypatch.setattr(batching, "free_bytes", lambda device: 32 * 2**20)
+    model = sampling.load(trained)
+    sizes.clear()
+    Evaluator(extractor, reference, Choices())(model, model.options({"batch_size": "auto"}), 8)
+    assert sizes == [1, 2, 2, 2, 2, 2]  # two to measure, then all
 
 
 def test_training_draws_its_grid_where_memory_is_scarce(scarce: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,13 @@
 """The benchmark of training steps times what it says."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import benchmark_step
 import pytest
 import torch
-from benchmark_step import FIELD, FORWARD, SHAPES, measure, torchcfm_loss
+from benchmark_step import FIELD, FORWARD, SHAPES, all_ways, measure, torchcfm_loss
 from torch import Tensor
 
 from amgen import config
@@ -65,6 +66,46 @@ def test_every_way_runs_on_a_small_shape(tmp_path: Path, monkeypatch: pytest.Mon
     printed = capsys.readouterr().out
     for name, row in table["rows"].items():
         assert f"{name:28} {row['milliseconds']:8.1f} {row['ratio']:16.3f}" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "nowhere"], "device='nowhere' cannot be used here"),
+        (["--json", "{file}/step.json"], "{file}"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_timing(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    monkeypatch.setattr(benchmark_step, "measure", None)
+    monkeypatch.setattr("sys.argv", ["benchmark_step.py", *(argument.format(file=file) for argument in arguments)])
+    with pytest.raises(SystemExit) as ended:
+        benchmark_step.main()
+    error = capsys.readouterr().err
+    assert (ended.value.code, error.count("\n")) == (2, 1)
+    assert message.format(file=file) in error
+
+
+def test_precision_and_layout_reach_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every convolution of a step is in bf16, or has its pixels' channels last, as asked for."""
+    seen: list[Tensor] = []
+    plain = torch.nn.Conv2d.forward
+
+    def forward(self: torch.nn.Conv2d, x: Tensor) -> Tensor:
+        seen.append(plain(self, x))
+        return seen[-1]
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    settings = config.load("digits", ["action.width=8"])
+    for bf16, channels_last in ((False, False), (True, False), (False, True)):
+        seen.clear()
+        options = Namespace(device="cpu", bf16=bf16, channels_last=channels_last)
+        all_ways(settings, 2, options)[FIELD]()
+        assert {found.dtype for found in seen} == {torch.bfloat16 if bf16 else torch.float32}
+        assert all(found.is_contiguous(memory_format=torch.channels_last) for found in seen[1:-1]) == channels_last
 
 
 def test_the_outside_reference_has_the_same_widths() -> None:

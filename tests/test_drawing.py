@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from PIL import Image, ImageSequence
 import amgen
 from amgen import config, sampling
 from amgen.data import open_dataset, to_float, to_uint8
-from amgen.drawing import parse_indices
+from amgen.drawing import draw, parse_indices
 from amgen.errors import UserError
-from amgen.output import read_noise, save_animation
+from amgen.output import ImageFolder, read_noise, save_animation
+from amgen.processes import Processes
 from amgen.randomness import Purpose, gaussian
 from amgen.training.main import train
 from amgen.trajectory import encode, record
@@ -350,3 +352,17 @@ def test_grid_settings_are_checked(trained: Path) -> None:
     ):
         outcome = run_cli("sample", trained, *options)
         assert (outcome.code, message in outcome.err) == (2, True), outcome.err
+
+
+def test_what_the_main_process_finds_missing_holds_for_all(trained: Path, tmp_path: Path) -> None:
+    """What this one would find by itself may have changed since, and it would take other batches than the others."""
+
+    class Second(Processes):
+        main = False
+
+        def agree(self, found: Any) -> Any:
+            return [0, 1, 2]
+
+    model, request = sampling.load(trained), sampling.Request()
+    drawn = draw(model, model.options({}), request, range(4), Second(), ImageFolder(tmp_path, "png", {}, True))
+    assert drawn.images == 3

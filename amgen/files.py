@@ -124,6 +124,30 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_output(option: str, path: Path | None) -> None:
+    """Make sure that a file can be written, before the work whose result it is to hold.
+
+    The folders that lead to it are created. Nothing is done for None.
+
+    Raises:
+        UserError: naming the option, if the path is a folder, or its folder cannot be created or written to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder: give the name of a file")
+    try:
+        make_folder(path.parent)
+        # A trial says more than permissions do: of read-only file systems, of a full disk, of names that are too long.
+        trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        trial.touch()
+        trial.unlink()
+    except UserError as error:
+        raise UserError(f"{option} {path}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option} {path} cannot be written: {getattr(error, 'strerror', None) or error}: choose another place") from None
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:

@@ -37,7 +37,9 @@ def seconds(draw: Callable[..., Tensor], shape: tuple[int, ...], first: int) -> 
 
 def main() -> None:
     """Print a line for each shape."""
-    print(f"{'shape':>12}  {'streams':>9}  {'generators':>10}  ratio   (batch {BATCH}, {torch.get_num_threads()} thread(s), {ROUNDS} rounds)")
+    print(
+        f"{'shape':>12}  {'streams':>9}  {'generators':>10}  ratio   (batch {BATCH}, {torch.get_num_threads()} thread(s), {ROUNDS} rounds)"
+    )
     for shape in SHAPES:
         rounds = [(seconds(gaussian, shape, BATCH * number), seconds(seeded_anew, shape, BATCH * number)) for number in range(ROUNDS)]
         streams, generators = (1e3 * median(column) for column in zip(*rounds, strict=True))

@@ -78,28 +78,14 @@ def weak_orders(name: str) -> tuple[float, float]:
     return slope(steps, means), slope(steps, variances)
 
 
-class _Unit(BrownianMotion):
-    """Increment and area as given, to read off what a step makes of them."""
-
-    def __init__(self, increment: float, area: float):
-        self.values = torch.tensor([[increment]], dtype=torch.float64), torch.tensor([[area]], dtype=torch.float64)
-
-    def increment(self, start: float, end: float) -> Tensor:
-        """Return the increment."""
-        return self.values[0]
-
-    def increment_and_area(self, start: float, end: float) -> tuple[Tensor, Tensor]:
-        """Return both."""
-        return self.values
-
-
 def weak_errors(solver: type[SDESolver], steps: int) -> tuple[float, float]:
     """Return the errors of the mean and the variance at t = 1 of the linear equation, started at x = 1."""
     method, mean, variance, h = solver(StepGrid(steps)), 1.0, 0.0, 1 / steps
 
     def one(x: float, increment: float, area: float, start: float) -> float:
         point = torch.tensor([[x]], dtype=torch.float64)
-        return float(method.step(lambda t, x: -RATE * x, _noise, _Unit(increment, area), start, start + h, point))
+        noise, integral = torch.tensor([[increment]], dtype=torch.float64), torch.tensor([[area]], dtype=torch.float64)
+        return float(method.step(lambda t, x: -RATE * x, _noise, start, start + h, point, noise, integral))
 
     for number in range(steps):
         # x <- r x + a dW + b I, with Var dW = h, Cov(dW, I) = h^2/2, Var I = h^3/3

@@ -42,15 +42,25 @@ class SDESolver(ABC):
         times = self.grid.times()
         if observe is not None:
             observe(0.0, x)
-        for start, end in pairwise(times):
-            x = self.step(drift, diffusion, brownian, start, end, x)
+        for (start, end), (noise, area) in zip(pairwise(times), brownian.steps(times), strict=True):
+            x = self.step(drift, diffusion, start, end, x, noise, area)
             if observe is not None:
                 observe(end, x)
         return x
 
     @abstractmethod
-    def step(self, drift: Drift, diffusion: Diffusion, brownian: BrownianMotion, start: float, end: float, x: Tensor) -> Tensor:
-        """Advance `x` from time `start` to time `end`."""
+    def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
+        """Advance `x` from time `start` to time `end`.
+
+        Args:
+            drift: b(t, x).
+            diffusion: g(t).
+            start: beginning of the step.
+            end: its end.
+            x: points, (B, ...).
+            noise: increment dW of Brownian motion over the step, like `x`.
+            area: integral of W - W(start) over it, like `x`.
+        """
 
 
 class EulerMaruyama(SDESolver):
@@ -60,9 +70,9 @@ class EulerMaruyama(SDESolver):
     weak_order = 1
     evaluations = 1
 
-    def step(self, drift: Drift, diffusion: Diffusion, brownian: BrownianMotion, start: float, end: float, x: Tensor) -> Tensor:
+    def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
         """Advance `x` from time `start` to time `end`."""
-        return x + (end - start) * drift(start, x) + diffusion(start, x) * brownian.increment(start, end)
+        return x + (end - start) * drift(start, x) + diffusion(start, x) * noise
 
 
 class StochasticHeun(SDESolver):
@@ -72,9 +82,9 @@ class StochasticHeun(SDESolver):
     weak_order = 2
     evaluations = 2
 
-    def step(self, drift: Drift, diffusion: Diffusion, brownian: BrownianMotion, start: float, end: float, x: Tensor) -> Tensor:
+    def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
         """Advance `x` from time `start` to time `end`."""
-        step, noise = end - start, brownian.increment(start, end)
+        step = end - start
         before, slope = diffusion(start, x), drift(start, x)
         predicted = x + step * slope + before * noise
         return x + 0.5 * step * (slope + drift(end, predicted)) + 0.5 * (before + diffusion(end, x)) * noise
@@ -87,10 +97,9 @@ class SRA1(SDESolver):
     weak_order = 2
     evaluations = 2
 
-    def step(self, drift: Drift, diffusion: Diffusion, brownian: BrownianMotion, start: float, end: float, x: Tensor) -> Tensor:
+    def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
         """Advance `x` from time `start` to time `end`."""
         step = end - start
-        noise, area = brownian.increment_and_area(start, end)
         mean = area / step
         before, after = diffusion(start, x), diffusion(end, x)
         first = drift(start, x)

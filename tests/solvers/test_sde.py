@@ -1,6 +1,7 @@
 """Brownian motion and the SDE solvers."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,61 +15,85 @@ from amgen.paths import LinearPath
 from amgen.solvers import SDE_SOLVERS, BrownianMotion, SDESolver, StepGrid, make_solver
 
 
-def test_brownian_motion_does_not_depend_on_grid_direction_or_batch() -> None:
-    """The same W at 1/50, 2/50, ... forwards and backwards, one image alone, and on a finer grid."""
-    times = [k / 50 for k in range(51)]
-    whole = BrownianMotion(3, range(4), (2, 2))
-    forwards = torch.stack([whole(t) for t in times])
-    again = BrownianMotion(3, range(4), (2, 2))
-    assert torch.equal(torch.stack([again(t) for t in reversed(times)]).flip(0), forwards)
-    alone = BrownianMotion(3, [2], (2, 2))
-    assert torch.equal(torch.stack([alone(t) for t in times])[:, 0], forwards[:, 2])
-    finer = BrownianMotion(3, range(4), (2, 2))
-    assert torch.equal(torch.stack([finer(k / 100) for k in range(101)])[::2], forwards)
-    assert (forwards[0] == 0).all()
-    assert not torch.equal(forwards, torch.stack([BrownianMotion(4, range(4), (2, 2))(t) for t in times]))
-    torch.testing.assert_close(whole.increment(0.2, 0.7), whole(0.7) - whole(0.2))
-    with pytest.raises(ValueError, match="outside"):
-        whole(1.5)
+def steps_of(motion: BrownianMotion, times: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return the increments and the areas of all steps, (steps, B, ...) each."""
+    increments, areas = zip(*motion.steps(times), strict=True)
+    return torch.stack(increments), torch.stack(areas)
 
 
-def test_brownian_increments_are_independent_normals() -> None:
-    """Increments over 0, 0.1, 0.35, 0.36 and 1 of 20,000 paths: the covariance of their standardised values is the identity.
+def test_brownian_motion_depends_on_seed_index_and_grid_alone() -> None:
+    """The same again, one image alone, and whatever the batch; other seeds and images have paths that do not correlate with it."""
+    times = StepGrid(50, "cosine").times()
+    whole = steps_of(BrownianMotion(3, range(4), (2, 2)), times)
+    again = steps_of(BrownianMotion(3, range(4), (2, 2)), times)
+    alone = steps_of(BrownianMotion(3, [2], (2, 2)), times)
+    for found, repeated, single in zip(whole, again, alone, strict=True):
+        assert torch.equal(found, repeated)
+        assert torch.equal(single[:, 0], found[:, 2])
+    count = 5_000
+    ends = [steps_of(BrownianMotion(seed, range(first, first + count), ()), [0, 1])[0][0] for seed, first in ((3, 0), (4, 0), (3, count))]
+    correlations = torch.corrcoef(torch.stack(ends)) - torch.eye(3)
+    assert correlations.abs().max() < 5 / count**0.5
 
-    Each entry has a standard error of 1/sqrt(20000) = 0.007, on the diagonal sqrt(2) times that: 5 standard errors are 0.05. The fourth
-    moment is 3 within 5 standard errors, sqrt(96/20000) each.
+
+def test_grids_of_powers_of_two_see_the_same_path() -> None:
+    """Increments over 8 steps are sums of those over 64, and areas add up: int_a^c (W - W_a) = parts + length of the second x W_b - W_a."""
+    motion = BrownianMotion(3, range(4), (2, 2), dtype=torch.float64)
+    coarse, fine = (steps_of(motion, StepGrid(count).times()) for count in (8, 64))
+    increments, areas = (values.unflatten(0, (8, 8)) for values in fine)
+    torch.testing.assert_close(increments.sum(dim=1), coarse[0])
+    before = increments.cumsum(dim=1) - increments
+    torch.testing.assert_close((areas + before / 64).sum(dim=1), coarse[1])
+
+
+@pytest.mark.parametrize("times", [[0.0, 0.1, 0.35, 0.36, 1.0], [0.0, 0.7, 0.7 + 1e-6, 0.95, 1.0], [0.2, 0.25, 0.5, 0.75]])
+def test_brownian_motion_has_its_law_on_any_grid(times: list[float]) -> None:
+    """Standardised increments w / sqrt(h) and areas sqrt(12 / h^3) (A - h w / 2) of all steps are independent standard normals.
+
+    20,000 paths: each entry of the covariance has a standard error of 1/sqrt(20000) = 0.007, on the diagonal sqrt(2) times that, of which
+    0.05 are 5; fourth moments are 3 within 5 standard errors, sqrt(96/20000) each. A step of 1e-6 is as good as a long one.
     """
-    motion = BrownianMotion(0, range(20_000), ())
-    times = [0.0, 0.1, 0.35, 0.36, 1.0]
-    steps = torch.stack([motion.increment(a, b) / math.sqrt(b - a) for a, b in pairwise(times)])
-    assert (steps @ steps.T / steps.shape[1] - torch.eye(4)).abs().max() < 0.05
-    assert ((steps**4).mean(dim=1) - 3).abs().max() < 5 * (96 / 20_000) ** 0.5
+    increments, areas = steps_of(BrownianMotion(0, range(20_000), (), dtype=torch.float64), times)
+    lengths = torch.tensor([b - a for a, b in pairwise(times)], dtype=torch.float64)[:, None]
+    standardised = torch.cat([increments / lengths.sqrt(), (areas - 0.5 * lengths * increments) * (12 / lengths**3).sqrt()])
+    covariance = standardised @ standardised.T / standardised.shape[1]
+    assert (covariance - torch.eye(len(covariance))).abs().max() < 0.05
+    assert ((standardised**4).mean(dim=1) - 3).abs().max() < 5 * (96 / 20_000) ** 0.5
 
 
 def test_area_is_the_integral_of_the_path() -> None:
-    """The trapezoid rule over 4,096 pieces comes within 5 standard errors of the area of each step; its error is N(0, length h^2/12)."""
+    """The trapezoid rule over 16 pieces comes within 6 standard errors of the area of each of 64 steps: N(0, length h^2/12)."""
     motion = BrownianMotion(0, range(50), (), dtype=torch.float64)
-    times = torch.linspace(0, 1, 4097, dtype=torch.float64)
-    path = torch.stack([motion(float(t)) for t in times])
-    for start, end in ((0.0, 1.0), (0.25, 0.5), (0.5, 0.515625)):
-        piece = path[(times >= start) & (times <= end)]
-        area = torch.trapezoid(piece - piece[0], dx=1 / 4096, dim=0)
-        increment, found = motion.increment_and_area(start, end)
-        torch.testing.assert_close(increment, piece[-1] - piece[0])
-        assert (found - area).abs().max() < 5 * ((end - start) / 12) ** 0.5 / 4096
+    (increments, _), (_, areas) = (steps_of(motion, StepGrid(count).times()) for count in (1024, 64))
+    path = torch.cat([torch.zeros(64, 1, 50), increments.unflatten(0, (64, 16)).cumsum(dim=1)], dim=1)
+    errors = torch.trapezoid(path, dx=1 / 1024, dim=1) - areas
+    deviation = (1 / 64 / 12) ** 0.5 / 1024
+    assert errors.abs().max() < 6 * deviation
+    assert float(errors.std()) == pytest.approx(deviation, rel=5 / (2 * errors.numel()) ** 0.5)
 
 
-def test_area_has_the_right_distribution() -> None:
-    """Of a step h: variance h^3/3, covariance with the increment h^2/2; relative errors of 20,000 paths are 1%, 5 standard errors 5%.
+@pytest.mark.parametrize(("steps", "kind"), [(50, "uniform"), (64, "uniform"), (1000, "cosine"), (1000, "polynomial")])
+def test_noise_costs_as_much_as_there_are_steps(steps: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most two splits a step, and one for each of the 52 halvings that a double precision number allows; no step goes without noise."""
+    nodes = []
+    motion = BrownianMotion(0, [0], ())
+    normals = motion._normals
+    monkeypatch.setattr(motion, "_normals", lambda node: nodes.append(node) or normals(node))
+    increments, _ = steps_of(motion, StepGrid(steps, kind).times())
+    assert len(nodes) == len(set(nodes)) <= 2 * steps + 52
+    assert (increments != 0).all()
 
-    Also for steps that are not dyadic, and areas of neighbouring steps are independent.
-    """
-    motion = BrownianMotion(0, range(20_000), (), dtype=torch.float64)
-    first, second = motion.increment_and_area(0.1, 0.35), motion.increment_and_area(0.35, 0.6)
-    h = 0.25
-    assert float(first[1].var()) == pytest.approx(h**3 / 3, rel=0.05)
-    assert float((first[0] * first[1]).mean()) == pytest.approx(h**2 / 2, rel=0.07)
-    assert abs(float(torch.corrcoef(torch.stack([first[1] - h / 2 * first[0], second[1] - h / 2 * second[0]]))[0, 1])) < 5 / 20_000**0.5
+
+def test_steps_without_length_have_no_noise() -> None:
+    increments, areas = steps_of(BrownianMotion(0, range(3), (2,)), [0.0, 0.5, 0.5, 1.0, 1.0])
+    for values in (increments, areas):
+        assert [bool((step == 0).all()) for step in values] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("times", [[0.0, 1.5], [-0.1, 1.0], [0.0, 0.6, 0.4, 1.0]])
+def test_times_that_cannot_be_are_refused(times: list[float]) -> None:
+    with pytest.raises(ValueError, match="increasing ones"):
+        steps_of(BrownianMotion(0, [0], ()), times)
 
 
 @pytest.mark.parametrize("name", SDE_SOLVERS)

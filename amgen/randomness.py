@@ -11,13 +11,14 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
+@unique
 class Purpose(IntEnum):
     """What a draw is for. Values are part of the reproducibility contract: never renumber them."""
 

@@ -139,6 +139,16 @@ def test_draws_are_pinned() -> None:
     assert permutation(0, Purpose.SHUFFLE, -1, 5).tolist() == [2, 4, 3, 1, 0]
 
 
+def test_purposes_are_pinned() -> None:
+    """A purpose that was renumbered would draw other numbers; new ones are added at the end."""
+    names = (
+        "SHUFFLE FLIP NOISE TIME DROPOUT SAMPLE_NOISE INITIAL_WEIGHTS EVALUATION_SPLIT LABEL_DROPOUT CHOICE SAMPLE_CHOICE PROBE BOUNDARY"
+    )
+    names += " BROWNIAN RESAMPLING DEQUANTISATION TRACE_PROBE LIKELIHOOD_IMAGES BOUNDARY_DROPOUT SNAPSHOT SIMULATION"
+    assert [purpose.name for purpose in list(Purpose)[:21]] == names.split()
+    assert [int(purpose) for purpose in Purpose] == list(range(1, len(Purpose) + 1))
+
+
 def philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> list[int]:
     """Philox4x64-10 as its paper defines it, with integers of any length."""
     mask, (k0, k1), (c0, c1, c2, c3) = 2**64 - 1, key, counter

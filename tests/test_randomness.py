@@ -117,6 +117,7 @@ def test_signs_are_balanced_and_independent() -> None:
 def test_keys_hold_31_bits_in_each_half() -> None:
     found = keys(0, Purpose.DROPOUT, range(10_000))
     assert found.dtype == torch.int32
+    assert found.shape == (10_000, 2)
     assert (found >= 0).all()
     for half in found.T:
         ones = torch.stack([(half >> bit) & 1 for bit in range(31)]).double().mean(dim=1)

@@ -810,6 +810,12 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def preset_summary(name: str) -> str:
+    """Return what a preset is: the comment that its file begins with."""
+    first = (resources.files("amgen.configs") / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip()
+
+
 def read_yaml(source: str) -> dict[str, Any]:
     """Return the nested options of a preset or of a YAML file."""
     if source in preset_names():

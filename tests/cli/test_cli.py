@@ -244,7 +244,8 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_processes_are_refused_where_work_is_not_divided(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for variable, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(variable, value)
     outcome = run_cli("encode", trained)
     assert_one_line(outcome.code, outcome.err, "amgen encode runs in one process")
 

@@ -7,7 +7,7 @@ import typer
 from .options import Debug
 
 if TYPE_CHECKING:
-    from amgen.config import Section
+    from pydantic import BaseModel
 
 
 def presets(debug: Debug = False) -> None:
@@ -84,7 +84,8 @@ def _chosen(key: str | None) -> list[Row]:
 
 def _rows() -> list[Row]:
     """Return every option of a run; of sections with several kinds, those of each kind below a heading of its own."""
-    from amgen.config import KINDS, Config, sections
+    from amgen.config import Config
+    from amgen.wording import KINDS, sections
 
     rows = [Row("", "", "", "Of the whole run:")]
     for name, field in Config.model_fields.items():
@@ -99,8 +100,8 @@ def _rows() -> list[Row]:
     return rows
 
 
-def _options(section: "type[Section]", prefix: str) -> list[Row]:
-    from amgen.config import KINDS, sections
+def _options(section: "type[BaseModel]", prefix: str) -> list[Row]:
+    from amgen.wording import KINDS, sections
 
     rows = []
     for name, field in sorted(section.model_fields.items(), key=lambda item: item[0] not in KINDS):
@@ -110,7 +111,7 @@ def _options(section: "type[Section]", prefix: str) -> list[Row]:
     return rows
 
 
-def _row(section: "type[Section]", prefix: str, name: str) -> Row:
+def _row(section: "type[BaseModel]", prefix: str, name: str) -> Row:
     field, schema = section.model_fields[name], section.model_json_schema()["properties"][name]
     default = "needed" if field.is_required() else _word(field.get_default(call_default_factory=True))
     return Row(f"{prefix}.{name}".lstrip("."), _accepts(schema), default, field.description or "")

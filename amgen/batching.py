@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import torch
 
-from amgen.errors import UserError
+from amgen.errors import UserError, out_of_memory
 from amgen.memory import free_bytes, peak_bytes
 from amgen.processes import Processes
 
@@ -136,12 +136,6 @@ def _identity(device: torch.device) -> str:
 
 def _useful_bytes(device: torch.device) -> int:
     return USEFUL_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else USEFUL_ON_ACCELERATOR
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory ran out, on a CPU, a GPU, or in a library of one."""
-    messages = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(message in str(error) for message in messages)
 
 
 def _release() -> None:

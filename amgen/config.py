@@ -6,23 +6,27 @@ wrong types and impossible combinations are refused here, before anything is bui
 
 import copy
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from amgen.errors import UserError, nearest, unknown
+from amgen import yaml_text
+from amgen.errors import UserError, short, unknown
+from amgen.wording import KINDS, check_sections, first_problem, section_expected, sections
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0)]
+
+LARGEST_IMAGE = 16_384
+"""Most pixels of a side. This and the other upper bounds are beyond what any machine computes: they tell slips from options."""
 
 MAY_CHANGE: JsonDict = {"may_change": True}
 """Marks the options that do not alter what is learned: a run may be resumed with another value of these."""
@@ -64,7 +68,7 @@ class DataConfig(Section):
         description="A folder or .zip of images, or a data set's name: digits, mnist, fashion-mnist, cifar10.",
         json_schema_extra=MAY_CHANGE,
     )
-    size: Positive = Field(8, description="Height and width of the images, pixels.")
+    size: Positive = Field(8, le=LARGEST_IMAGE, description="Height and width of the images, pixels.")
     channels: Literal[1, 3] = Field(1, description="1 for gray, 3 for RGB.")
     resize: Literal["forbid", "crop", "stretch"] = Field(
         "forbid",
@@ -82,13 +86,14 @@ class DataConfig(Section):
     memory_mb: int = Field(
         1024,
         ge=0,
+        le=2**30,
         description="Data sets of at most this size, MB as uint8, are decoded once and kept in memory.",
         json_schema_extra=MAY_CHANGE,
     )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="A file that is no readable image: stop, or take the next readable one in its place, and count it."
     )
-    workers: int = Field(0, ge=0, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
+    workers: int = Field(0, ge=0, le=1024, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
     masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
 
 
@@ -112,7 +117,7 @@ class PopulationConfig(Section):
     @model_validator(mode="after")
     def _increasing(self) -> "PopulationConfig":
         if self.times is not None and any(first >= second for first, second in pairwise(self.times)):
-            raise ValueError(f"data.times={self.times}: expected increasing times")
+            raise ValueError(f"data.times={short(self.times)}: expected increasing times")
         return self
 
 
@@ -125,7 +130,7 @@ class SnapshotsConfig(PopulationConfig):
         description="A .csv with a header, or an .npz with `times` and `points` or with `sample_labels` and `pcs`.",
         json_schema_extra=MAY_CHANGE,
     )
-    dimension: Positive = Field(description="Columns of features to use, the first ones.")
+    dimension: Positive = Field(le=1_000_000, description="Columns of features to use, the first ones.")
     time_column: str = Field("time", description="Column of a .csv that holds the times.")
     mass_column: str | None = Field(None, description="Column of a .csv, or array of an .npz, that holds the mass of each row.")
     hold_out: float | None = Field(None, description="A time between the first and the last to leave out, for evaluation.")
@@ -158,8 +163,8 @@ class SimulatedConfig(PopulationConfig):
         description="hydrogen: |psi|^2 of an electron in two states at once, 3 dimensions; mixture: three bells whose weights move, 2; "
         "ornstein-uhlenbeck: drift to a centre and diffusion, 2."
     )
-    particles: Annotated[int, Field(ge=2)] = Field(20_000, description="Particles to simulate.")
-    snapshots: Annotated[int, Field(ge=2)] = Field(101, description="Equidistant times at which they are seen.")
+    particles: Annotated[int, Field(ge=2, le=100_000_000)] = Field(20_000, description="Particles to simulate.")
+    snapshots: Annotated[int, Field(ge=2, le=1_000_000)] = Field(101, description="Equidistant times at which they are seen.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the simulation.")
 
     @property
@@ -203,7 +208,7 @@ class SuperResolutionPathConfig(Section):
     """Known pixels on a grid; noise becomes data between them."""
 
     kind: Literal["super-resolution"] = Field("super-resolution", description="Fill in what lies between known pixels.")
-    factor: int = Field(2, ge=2, description="Every factor-th pixel in height and in width is known.")
+    factor: int = Field(2, ge=2, le=LARGEST_IMAGE, description="Every factor-th pixel in height and in width is known.")
 
 
 class InPaintingPathConfig(Section):
@@ -224,10 +229,15 @@ class InPaintingPathConfig(Section):
         from PIL import Image
 
         try:
+            if not Path(mask).is_file():  # a pipe may never end
+                raise ValueError("there is no such file")
             with Image.open(mask) as image:
+                if max(image.size) > LARGEST_IMAGE:
+                    raise ValueError(f"it is {image.width}x{image.height} pixels, of {LARGEST_IMAGE} at most")
                 gray = image.convert("L")
-        except OSError as error:
-            raise ValueError(f"path.mask={mask!r}: cannot read this image: {error}") from None
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            reason = getattr(error, "strerror", None) or str(error)[:200]
+            raise ValueError(f"path.mask={short(mask)}: cannot read this image: {reason}") from None
         pixels = list(gray.tobytes())
         return ["".join(".x"[pixel > 127] for pixel in pixels[row : row + gray.width]) for row in range(0, len(pixels), gray.width)]
 
@@ -283,7 +293,7 @@ class OptimalTransportCouplingConfig(Section):
     """Noise and images are joined by optimal transport."""
 
     kind: Literal["ot"] = Field("ot", description="Exact optimal transport among the members of a group.")
-    group: Positive = Field(64, description="Consecutive images of the training stream that are coupled among themselves.")
+    group: Positive = Field(64, le=16_384, description="Consecutive images of the training stream that are coupled among themselves.")
 
 
 CouplingConfig = Annotated[
@@ -347,7 +357,7 @@ class AdaptiveTimesConfig(Section):
     """Times drawn where the loss varies most."""
 
     kind: Literal["adaptive"] = Field("adaptive", description="Density in proportion to the running deviation of the loss; stratified.")
-    bins: Positive = Field(32, description="Equal bins of [0, 1) with one density each.")
+    bins: Positive = Field(32, le=1_000_000, description="Equal bins of [0, 1) with one density each.")
     memory: Fraction = Field(0.99, description="Decay, per step, of what is remembered of the loss in each bin.")
     floor: float = Field(0.01, gt=0, le=1, description="Share of the times that stays uniform.")
 
@@ -365,16 +375,16 @@ class ActionConfig(Section):
 
     kind: Literal["unet"] = Field("unet", description="A U-Net, for images.")
     head: Literal["dot", "square", "pooled"] = Field("dot", description="dot: <x, f>; square: 1/2 |x - f|^2; pooled: w . mean(features).")
-    width: Positive = Field(32, description="Channels of the first level.")
-    multipliers: Annotated[list[Positive], Field(min_length=1)] = Field(
+    width: Positive = Field(32, le=65_536, description="Channels of the first level.")
+    multipliers: Annotated[list[Annotated[int, Field(gt=0, le=1024)]], Field(min_length=1, max_length=14)] = Field(
         [1, 2], description="Channels of each level, in units of `width`; every level halves the resolution."
     )
-    blocks: Positive = Field(2, description="Residual blocks at each level.")
-    attention: list[Positive] = Field([], description="Resolutions, pixels, with self-attention after each block.")
-    attention_heads: Positive = Field(1, description="Heads of each attention layer.")
+    blocks: Positive = Field(2, le=1000, description="Residual blocks at each level.")
+    attention: list[Positive] = Field([], max_length=14, description="Resolutions, pixels, with self-attention after each block.")
+    attention_heads: Positive = Field(1, le=65_536, description="Heads of each attention layer.")
     dropout: Fraction = Field(0.0, description="Dropout rate inside the residual blocks.")
     time_frequency: float = Field(100.0, gt=0, description="Highest angular frequency of the embedding of t, radians per unit of t.")
-    classes: int = Field(0, ge=0, description="Number of classes that condition the network; 0 for none.")
+    classes: int = Field(0, ge=0, le=10_000_000, description="Number of classes that condition the network; 0 for none.")
     label_dropout: Fraction = Field(0.0, description="Share of samples trained without their class, for classifier-free guidance.")
 
     @model_validator(mode="after")
@@ -396,10 +406,10 @@ class MLPConfig(Section):
 
     kind: Literal["mlp"] = Field("mlp", description="A multilayer perceptron, for points.")
     head: Literal["dot", "square", "linear"] = Field("dot", description="dot: <x, f>; square: 1/2 |x - f|^2; linear: w . features.")
-    width: Positive = Field(256, description="Units of each hidden layer.")
-    depth: Positive = Field(4, description="Hidden layers.")
+    width: Positive = Field(256, le=1_000_000, description="Units of each hidden layer.")
+    depth: Positive = Field(4, le=1000, description="Hidden layers.")
     gain: float = Field(1.0, gt=0, description="Factor on x as the network sees it; a large one learns fine structure sooner.")
-    time_features: Annotated[int, Field(ge=2)] = Field(32, description="Cosines and sines of t, together.")
+    time_features: Annotated[int, Field(ge=2, le=1_000_000)] = Field(32, description="Cosines and sines of t, together.")
     time_frequency: float = Field(10.0, gt=0, description="Highest angular frequency of the embedding of t, radians per unit of t.")
 
 
@@ -424,7 +434,7 @@ class MarginalLossConfig(Section):
     boundaries: Literal["paired", "independent"] = Field(
         "paired", description="Samples at t = 0 and t = 1: of the same pairs as the interior ones, or of others."
     )
-    probes: int = Field(1, ge=0, description="Rademacher probes for the Laplacian of entropic dynamics; 0 computes it exactly.")
+    probes: int = Field(1, ge=0, le=10_000, description="Rademacher probes for the Laplacian of entropic dynamics; 0 computes it exactly.")
 
 
 LossConfig = Annotated[
@@ -533,7 +543,7 @@ class SamplingConfig(Section):
         description="Classifier-free guidance: 1 the class as learned, 0 no class, above 1 the class exaggerated.",
         json_schema_extra=MAY_CHANGE,
     )
-    grid: Positive = Field(64, description="Images in a sample grid.", json_schema_extra=MAY_CHANGE)
+    grid: Positive = Field(64, le=10_000, description="Images in a sample grid.", json_schema_extra=MAY_CHANGE)
 
     @field_validator("solver")
     @classmethod
@@ -546,7 +556,7 @@ class SamplingConfig(Section):
     @classmethod
     def _auto_or_positive(cls, size: Any) -> Any:
         if size != "auto" and not (type(size) is int and size > 0):
-            raise ValueError(f"batch_size={size!r}: expected auto or a positive integer")
+            raise ValueError(f"batch_size={short(size)}: expected auto or a positive integer")
         return size
 
 
@@ -567,7 +577,7 @@ class EvaluationConfig(Section):
         ("fid",), min_length=1, description="What to measure; the first one in the order of this list decides which is best.",
         json_schema_extra=MAY_CHANGE,
     )  # fmt: skip
-    num: Positive = Field(10_000, description="Images to generate.", json_schema_extra=MAY_CHANGE)
+    num: Positive = Field(10_000, le=1_000_000_000, description="Images to generate.", json_schema_extra=MAY_CHANGE)
     kid_subset_size: Positive = Field(1_000, description="Images in each subset that KID is averaged over.", json_schema_extra=MAY_CHANGE)
     data: str | None = Field(
         None, description="Real images or an .npz of their statistics; null for the training images.", json_schema_extra=MAY_CHANGE
@@ -778,11 +788,14 @@ def parse(options: Mapping[str, Any], source: str) -> Config:
         UserError: for the first unknown key, wrong type or impossible value.
     """
     try:
+        check_sections(options, Config)
         # By way of JSON, where strict mode lets lists become tuples and still refuses "1" for 1.
         return Config.model_validate_json(json.dumps(options))
     except ValidationError as error:
-        raise UserError(f"{source}: {_first_problem(error)}") from None
-    except TypeError as error:
+        raise UserError(f"{source}: {first_problem(error, Config)}") from None
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{source}: a value is of a type that options do not have: {error}") from None
 
 
@@ -796,7 +809,7 @@ def change(section: SectionType, changes: Mapping[str, Any]) -> SectionType:
     try:
         return type(section).model_validate_json(json.dumps({**section.model_dump(mode="json"), **given}))
     except ValidationError as error:
-        raise UserError(_first_problem(error, type(section))) from None
+        raise UserError(first_problem(error, type(section))) from None
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Config:
@@ -810,21 +823,20 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def preset_summary(name: str) -> str:
+    """Return what a preset is: the comment that its file begins with."""
+    first = (resources.files("amgen.configs") / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip()
+
+
 def read_yaml(source: str) -> dict[str, Any]:
     """Return the nested options of a preset or of a YAML file."""
     if source in preset_names():
-        text = (resources.files("amgen.configs") / f"{source}.yaml").read_text(encoding="utf-8")
+        options = yaml_text.read((resources.files("amgen.configs") / f"{source}.yaml").read_text(encoding="utf-8"), source)
     elif source.endswith((".yaml", ".yml")):
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the configuration {source}: {error}") from None
+        options = yaml_text.read_file(Path(source))
     else:
         raise UserError(f"{unknown('preset', source, preset_names())}, or give the path of a .yaml file")
-    try:
-        options = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
     if options is None:
         return {}
     if not isinstance(options, dict):
@@ -842,49 +854,28 @@ def apply_overrides(options: dict[str, Any], overrides: Sequence[str]) -> dict[s
     for text, keys, value in sorted(changes, key=lambda change: change[1][-1] not in KINDS):
         node = result
         *parents, leaf = keys
-        for parent in parents:
+        for depth, parent in enumerate(parents, 1):
             if node.get(parent) is None:
                 node[parent] = {}
-            node = node[parent]
-            if not isinstance(node, dict):
-                raise UserError(f"--set {text!r}: {parent!r} is an option, not a section")
+            inner = node[parent]
+            if not isinstance(inner, dict):
+                if kinds := _kinds(keys[:depth]):
+                    raise section_expected(".".join(keys[:depth]), inner, kinds)
+                raise UserError(f"--set {short(text)}: {short(parent)} is an option, not a section")
+            node = inner
         if leaf in KINDS and node.get(leaf, value) != value:
             node.clear()
         node[leaf] = value
     return result
 
 
-KINDS = ("kind", "form")
-"""Keys whose value decides what the other options of their section are."""
-
-
 def _read_override(override: str) -> tuple[str, list[str], Any]:
     """Take `a.b=value` apart: the text itself, the keys and the value."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {override!r}: expected section.key=value, such as training.images=2000")
-    try:
-        return override, key.split("."), yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as YAML 1.2 has it, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+    keys = key.split(".")
+    if not equals or not all(keys) or len(keys) > yaml_text.DEEPEST:
+        raise UserError(f"--set {short(override)}: expected section.key=value, such as training.images=2000")
+    return override, keys, yaml_text.read(text, f"the value of --set {short(override)}")
 
 
 def _flatten(section: Section, prefix: str = "") -> dict[str, Any]:
@@ -897,62 +888,20 @@ def _flatten(section: Section, prefix: str = "") -> dict[str, Any]:
 
 
 def _may_change(key: str) -> bool:
-    extra = _field(key.split("."))[1].json_schema_extra
+    extra = _fields(key.split("."))[0].json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("may_change"))
 
 
-def sections(field: FieldInfo) -> dict[str, type[Section]]:
-    """Map the kinds of section that a field may hold to their classes; a field that holds one kind maps "" to it."""
-    found = {}
-    members = [field.annotation] if isinstance(field.annotation, type) else get_args(field.annotation)
-    for member in members:
-        section, *tags = get_args(member) if get_args(member) else (member,)
-        if isinstance(section, type) and issubclass(section, Section):
-            found[tags[0].tag if tags and isinstance(tags[0], Tag) else ""] = section
-    return found
-
-
-def _field(keys: Sequence[str]) -> tuple[type[Section], FieldInfo]:
-    """Return the section that holds an option, and the option's field; any kind of section that has it will do."""
-    candidates: list[type[Section]] = [Config]
+def _fields(keys: Sequence[str]) -> list[FieldInfo]:
+    """Return the fields of an option, one for each kind of section that has it."""
+    candidates: list[type[BaseModel]] = [Config]
     for key in keys[:-1]:
         candidates = [
             inner for section in candidates if key in section.model_fields for inner in sections(section.model_fields[key]).values()
         ]
-    return next((section, section.model_fields[keys[-1]]) for section in candidates if keys[-1] in section.model_fields)
+    return [section.model_fields[keys[-1]] for section in candidates if keys[-1] in section.model_fields]
 
 
-def _resolve(location: Sequence[str], section: type[Section]) -> tuple[list[str], type[Section]]:
-    """Turn pydantic's location of an error in `section`, which names kinds, into keys; also return the last section on the way."""
-    keys: list[str] = []
-    parts = list(location)
-    while parts:
-        keys.append(parts.pop(0))
-        field = section.model_fields.get(keys[-1])
-        inner = sections(field) if field else {}
-        if "" in inner:
-            section = inner[""]
-        elif parts and parts[0] in inner:
-            section = inner[parts.pop(0)]
-    return keys, section
-
-
-def _first_problem(error: ValidationError, root: type[Section] = Config) -> str:
-    """Word pydantic's first complaint as `section.key=value: what was expected`."""
-    problem = error.errors(include_url=False)[0]
-    keys, section = _resolve([str(part) for part in problem["loc"]], root)
-    key = ".".join(keys)
-    if problem["type"] == "extra_forbidden":
-        options = ", ".join(section.model_fields)
-        return f"unknown option {key!r}{nearest(keys[-1], section.model_fields)}: options here are {options}"
-    if problem["type"] == "union_tag_invalid":
-        context = problem["ctx"]
-        known = [name.strip("' ") for name in context["expected_tags"].split(",")]
-        choice = "form" if key == "loss" else "kind"
-        return f"{key}.{choice}: {unknown(choice, context['tag'], known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return message
-    if problem["type"] == "missing":
-        return f"{key} is needed here"
-    return f"{key}={problem['input']!r}: {message[0].lower()}{message[1:]}"
+def _kinds(keys: Sequence[str]) -> dict[str, type[BaseModel]]:
+    """Return the kinds of the section of that name, none if it is an option."""
+    return next((sections(field) for field in _fields(keys)), {})

@@ -1,5 +1,6 @@
 """Errors that end a command with one line: what went wrong, where, and what to do about it."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -38,18 +39,54 @@ class Interrupted(AmgenError):
 
 
 class PeerLost(AmgenError):
-    """Another process of a training run died or fell silent; the last checkpoint is whole and the run can be resumed."""
+    """Another process of the command died or fell silent; what is written is whole, and the same command can be run again.
+
+    Attributes:
+        reason: what the connection's library said.
+    """
 
     exit_code = 76
+
+    def __init__(self, message: str, reason: str = ""):
+        super().__init__(message)
+        self.reason = reason
+
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "STATUS_ALLOC_FAILED",
+    "bad_alloc",
+    "Storage size calculation",
+)
+"""What PyTorch and its libraries say when memory runs out; only some of them have a class for it."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, on a CPU, a GPU, or in a library of one. Torch is not loaded for it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(message in str(error) for message in OUT_OF_MEMORY))
+
+
+def short(value: object, most: int = 60) -> str:
+    """Return the `repr` of a value for a message, its middle left out where it is longer than `most` characters."""
+    if isinstance(value, str):  # cut before it is quoted: a file may have been given for a word
+        value = value if len(value) <= most else f"{value[: most * 2 // 3]}...{value[-(most // 3) :]}"
+        return repr(value)
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}...{text[-(most // 3) :]}"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest of `choices`, or an empty string when none is close."""
-    close = get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    close = get_close_matches(word[:100], list(choices), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:
     """Build the error for a name that is not among the valid `choices`, which it lists."""
     valid = sorted(choices)
-    return UserError(f"unknown {what} {word!r}{nearest(word, valid)}: choose one of {', '.join(valid)}")
+    return UserError(f"unknown {what} {short(word)}{nearest(word, valid)}: choose one of {', '.join(valid)}")

@@ -1,14 +1,16 @@
 """The processes that a command was launched in, and what they tell each other."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.errors import PeerLost, UserError
+from amgen.launch import TIMEOUT, timeout, world_size
 
 T = TypeVar("T")
 MERGED_ROWS = 8192
@@ -31,12 +33,26 @@ class Processes:
 
     @classmethod
     def join(cls, device: str) -> "Processes":
-        """Join the other processes of a torchrun or `accelerate launch`, if there are any."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        """Join the other processes of a torchrun or `accelerate launch`, if there are any.
+
+        From then on, processes wait for one another as long as the environment variable AMGEN_TIMEOUT says.
+
+        Raises:
+            UserError: if the environment does not say how.
+            PeerLost: if they do not come.
+        """
+        count = world_size()
+        if count == 1:
             return cls(device=device)
         from accelerate import PartialState
 
-        state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+        with notice_lost_peers(count):
+            state = PartialState(
+                cpu=device == "cpu" or not torch.accelerator.is_available(),
+                timeout=timedelta(seconds=timeout()),
+            )
+        if state.num_processes != count:
+            raise UserError(f"WORLD_SIZE={count}, but each process would work alone: launch with torchrun, which sets LOCAL_RANK as well")
         return cls(state.process_index, state.num_processes, str(state.device) if device == "auto" else device)
 
     @property
@@ -53,7 +69,8 @@ class Processes:
         if self.count == 1:
             return values
         parts: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(parts, values)
+        with notice_lost_peers(self.count, self.rank):
+            torch.distributed.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
     def agree(self, found: T) -> T:
@@ -66,24 +83,60 @@ class Processes:
             device = torch.device(self.device) if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
             for part in table.split(MERGED_ROWS):
                 total = part.to(device)
-                torch.distributed.all_reduce(total)
-                part.copy_(total)
+                with notice_lost_peers(self.count, self.rank):
+                    torch.distributed.all_reduce(total)
+                    part.copy_(total)  # here, where a GPU's failure is noticed
         return table
 
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:
-            torch.distributed.barrier()
+            with notice_lost_peers(self.count, self.rank):
+                torch.distributed.barrier()
 
 
 def leave() -> None:
     """Part from the other processes once all are done, if there are any.
 
     An interpreter that ends while its connections are open may abort, and one that ends early cuts off those that still work.
+
+    Raises:
+        PeerLost: if another process does not come to its end.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
+        with notice_lost_peers(torch.distributed.get_world_size(), torch.distributed.get_rank()):
+            torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def notice_lost_peers(count: int, rank: int | None = None) -> Iterator[None]:
+    """Turn the failure of an operation on all `count` processes into a line that says what happened.
+
+    Raises:
+        PeerLost: if another process died, or did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if count == 1 or not of_a_peer(error):
+            raise
+        reason = reason_of(error)
+        raise PeerLost(
+            f"process {'' if rank is None else f'{rank} '}stops because another of the {count} is lost ({reason}): run the same "
+            f"command again; where one only needs longer, raise {TIMEOUT}={timeout()} (seconds)",
+            reason,
+        ) from None
+
+
+def of_a_peer(error: RuntimeError) -> bool:
+    """Tell whether an error comes from the connection to other processes. Gloo's have no class of their own."""
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "ncclComm"))
+
+
+def reason_of(error: RuntimeError) -> str:
+    """Return what a library says of a lost process, in at most 200 characters."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
 def require_single(command: str) -> None:
@@ -92,6 +145,6 @@ def require_single(command: str) -> None:
     Raises:
         UserError: under a torchrun of more than one process.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = world_size()
     if processes > 1:
         raise UserError(f"{command} runs in one process, but was launched in {processes}: run it without torchrun")

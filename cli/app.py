@@ -2,19 +2,20 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 import typer
 
-from . import encode, eval_bpd, eval_fid, export, reference_stats, report, sample, train
+from . import encode, eval_bpd, eval_fid, export, reference_stats, report, sample, schema, terminal, train
 from .options import debug_requested
 
 app = typer.Typer(
     name="amgen",
     help="Train image generators by Action Matching, sample from them and score them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
@@ -24,6 +25,11 @@ app.command("eval-bpd")(eval_bpd.eval_bpd)
 app.command("reference-stats")(reference_stats.reference_stats)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("presets")(schema.presets)
+app.command("config")(schema.config)
+
+PATIENCE = 5.0
+"""Seconds that a process waits before it prints an error which the first one may be about to print as well."""
 
 
 @app.callback(invoke_without_command=True)
@@ -41,43 +47,113 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input, 75 stopped by a signal and saved, 76 another process of the run
-    is lost, 130 interrupted at once.
+    Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input or the environment, 75 stopped by a signal and saved, 76 another
+    process of the command is lost, 130 interrupted at once.
     """
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    from amgen.errors import UserError
 
-
-def _leave() -> None:
-    """Part from the other processes of a torchrun; torch is not loaded for it."""
-    if "torch" in sys.modules:
-        from amgen.processes import leave
-
-        leave()
+    try:
+        terminal.prepare()
+    except UserError as error:
+        terminal.complain(str(error))
+        sys.exit(error.exit_code)
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(code if terminal.finish() else code or 2)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
-    from amgen.errors import AmgenError
+    from amgen.errors import AmgenError, PeerLost
+    from amgen.launch import world_size
 
     command = typer.main.get_command(app)
     try:
-        code = int(command.main(args=list(arguments), prog_name="amgen", standalone_mode=False) or 0)
+        world_size()
+        # Not `command.main`, which takes an end of file for an interrupt and ends with code 1 or 130 without a word.
+        with command.make_context("amgen", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
         _leave()
-        return code
+        return 0
+    except typer.Exit as end:
+        return end.exit_code
     except AmgenError as error:
         if debug_requested():
             raise
-        if not (error.collective and os.environ.get("RANK", "0") != "0"):
-            print(f"amgen: {error}", file=sys.stderr)
+        _report(str(error), collective=error.collective, certain=isinstance(error, PeerLost))
         if error.collective:  # all processes end alike
-            _leave()
+            _leave(quietly=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("amgen: interrupted", file=sys.stderr)
+        terminal.complain("interrupted")
         return 130
     except Exception as error:
-        # Typer's own usage errors; their class moved between releases, what they can do did not.
-        if not hasattr(error, "format_message"):
+        found = _explain(error)
+        if found is None or debug_requested():
             raise
-        print(f"amgen: {error.format_message()} (see amgen --help)", file=sys.stderr)
-        return 2
+        message, code = found
+        _report(message)
+        return code
+
+
+def _explain(error: Exception) -> tuple[str, int] | None:
+    """Return a line and an exit code for an exception that says enough by itself; None for a mistake of amgen's own."""
+    from amgen.errors import out_of_memory, short
+
+    # Typer's own usage errors; their class moved between releases, what they can do did not.
+    if hasattr(error, "format_message"):
+        path = getattr(getattr(error, "ctx", None), "command_path", "amgen")
+        return f"{' '.join(error.format_message().split())} (see {path} --help)", 2
+    if out_of_memory(error):
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        return f"out of memory ({reason}): try a smaller --batch-size or -n, a smaller training.micro_batch, or another device", 1
+    if isinstance(error, RecursionError):
+        return "out of depth: something in the input is nested too deeply (--debug shows where)", 2
+    if isinstance(error, EOFError):
+        return f"a file ends too early: it is empty or was cut off ({str(error) or 'end of file'}; --debug shows where)", 2
+    if isinstance(error, OSError):
+        names = " and ".join(
+            short(os.fspath(name), 200) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)
+        )
+        return f"{names + ': ' if names else ''}{error.strerror or error}", 2
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "there is no home folder, which caches and data sets are kept in: set HOME", 2
+    return None
+
+
+def _report(message: str, collective: bool = False, certain: bool = False) -> None:
+    """Print an error once, though each process of a torchrun may meet it.
+
+    Where one process fails, torchrun ends the others. So the first one speaks at once, and the others give it time: they only come to speak
+    where it is well.
+
+    Args:
+        message: what went wrong.
+        collective: whether all processes certainly meet it, so that the first one's line is enough.
+        certain: whether the others certainly do not.
+    """
+    from amgen.errors import UserError
+    from amgen.launch import rank
+
+    try:
+        first = rank() == 0
+    except UserError:
+        first = True
+    if not first and collective:
+        return
+    if not first and not certain:
+        time.sleep(PATIENCE)
+    terminal.complain(message)
+
+
+def _leave(quietly: bool = False) -> None:
+    """Part from the other processes of a torchrun; torch is not loaded for it."""
+    from amgen.errors import PeerLost
+
+    if "torch" in sys.modules:
+        from amgen.processes import leave
+
+        try:
+            leave()
+        except PeerLost:
+            if not quietly:
+                raise

@@ -1,10 +1,20 @@
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
+from pydantic import BaseModel
 
 from amgen import config
 from amgen.config import Config
 from amgen.errors import UserError
+from amgen.wording import choice_of, sections
 
 
 @pytest.mark.parametrize("name", config.preset_names())
@@ -30,18 +40,18 @@ def test_cifar10_is_the_papers() -> None:
     [
         (["training.imges=3"], "unknown option 'training.imges' (did you mean 'images'?)"),
         (["trainin.images=3"], "unknown option 'trainin' (did you mean 'training'?)"),
-        (["training.images=abc"], "training.images='abc': input should be a valid integer"),
-        (["training.images='3'"], "training.images='3': input should be a valid integer"),
-        (["training.images=-3"], "training.images=-3: input should be greater than 0"),
+        (["training.images=abc"], "training.images='abc': expected an integer"),
+        (["training.images='3'"], "training.images='3': expected an integer"),
+        (["training.images=-3"], "training.images=-3: expected a number greater than 0"),
         (["training.learning_rate=.nan"], "finite number"),
         (["training.batch_size=10", "training.micro_batch=3"], "batch_size=10 is not a multiple of micro_batch=3"),
         (["training.weight_decay=0.1"], "weight_decay needs optimizer=adamw"),
         (["training.ema=[0.9,0.9]"], "names a rate twice"),
-        (["training.decay=2"], "training.decay=2: input should be less than or equal to 1"),
+        (["training.decay=2"], "training.decay=2: expected a number of at most 1"),
         (["data.size=9"], "data.size=9 cannot be halved"),
         (["action.attention=[5]"], "action.attention=5 is not a resolution"),
         (["action.attention_heads=5"], "attention_heads=5 does not divide"),
-        (["action.head=dott"], "action.head='dott': input should be 'dot', 'square' or 'pooled'"),
+        (["action.head=dott"], "action.head='dott': expected 'dot', 'square' or 'pooled'"),
         (["sampling.solver=eular"], "unknown solver 'eular' (did you mean 'euler'?): choose one of ab2, ab3, adaptive-heun"),
         (["sampling.batch_size=0"], "batch_size=0: expected auto or a positive integer"),
         (["sampling.batch_size=all"], "batch_size='all': expected auto or a positive integer"),
@@ -50,7 +60,15 @@ def test_cifar10_is_the_papers() -> None:
         (["data.path.x=1"], "'path' is an option, not a section"),
         (["data"], "expected section.key=value"),
         (["seed=[1"], "not valid YAML"),
-        (["training.images=2020-01-01"], "a value is of a type that options do not have"),
+        (["training.images=2020-01-01"], "training.images='2020-01-01': expected an integer"),
+        (["training.images=!!binary YQ=="], "a value is of a type that options do not have: bytes"),
+        (["path=vp"], "path='vp': path is a section and not a single option: give options of it, such as path.kind=vp"),
+        (["path=vp", "path.beta_max=3"], "path='vp': path is a section"),
+        (["training=3"], "training=3: training is a section"),
+        (["path.kind=vpp"], "path.kind: unknown kind 'vpp' (did you mean 'vp'?): choose one of colourisation, in-painting"),
+        (["path.kind=[a]"], "path.kind=['a']: expected one of linear, vp"),
+        (["data..path=x"], "expected section.key=value"),
+        ([".".join("a" * 5000) + "=1"], "expected section.key=value"),
     ],
 )
 def test_mistakes_are_named(overrides: list[str], message: str) -> None:
@@ -186,3 +204,185 @@ def test_a_mask_is_read_into_the_configuration(tmp_path: Path) -> None:
     assert resolved.path.mask == ["........", "..x.....", *["........"] * 6]
     (tmp_path / "mask.png").unlink()
     assert config.parse(resolved.model_dump(mode="json"), "test") == resolved
+
+
+WRONG = ["x" * 100_000, "", "x", [], ["x"], [[1]], {}, {"x": 1}, None, True, 2**62, -(2**62), 0.5, -0.5, math.inf, math.nan]
+LIBRARY_WORDS = re.compile(
+    r"pydantic|lambda|input should|union_tag|discriminator|literal_error|valid (integer|number|string|list)|tagged|_type\b|instance of|"
+    r"mapping|object at|json|validat",
+    re.IGNORECASE,
+)
+
+
+def every_option() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the key of each option of each kind of section, and what else its section needs."""
+
+    def below(section: type[BaseModel], prefix: str, others: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+        for name, field in section.model_fields.items():
+            yield prefix + name, others
+            for kind, inner in sections(field).items():
+                yield from below(inner, f"{prefix}{name}.", {choice_of(sections(field)): kind} if kind else {})
+
+    yield from below(Config, "", {})
+
+
+@pytest.mark.parametrize("value", WRONG, ids=[repr(value)[:12] for value in WRONG])
+def test_any_value_anywhere_is_refused_in_our_words(value: object) -> None:
+    """Or taken, where it fits. The message names the key, and the value in a few letters."""
+    refused = 0
+    for key, others in every_option():
+        *parents, leaf = key.split(".")
+        options: dict[str, Any] = {}
+        inner = options
+        for parent in parents:
+            inner[parent] = {}
+            inner = inner[parent]
+        inner |= {**others, leaf: value}
+        try:
+            config.parse(options, "test")
+        except UserError as error:
+            refused += 1
+            message = str(error)
+            assert not LIBRARY_WORDS.search(message), message
+            assert "\n" not in message
+            assert len(message) < 700, message
+            needed = re.search(r"(\S+) is needed here", message)
+            assert needed or leaf in message or (parents and parents[-1] in message), (key, message)
+    assert refused > 20
+
+
+def test_refusals_say_what_was_given_and_what_is_expected() -> None:
+    """One wrong value for each type of option; the words are those of the schema's bounds."""
+    expected = {
+        "training.images=1.5": "training.images=1.5: expected an integer",
+        "training.images=[1]": "training.images=[1]: expected an integer",
+        "training.learning_rate=fast": "training.learning_rate='fast': expected a number",
+        "training.learning_rate=.inf": "training.learning_rate=inf: expected a finite number",
+        "training.weight_decay=-1": "training.weight_decay=-1: expected a number of at least 0",
+        "training.compile=1": "training.compile=1: expected true or false",
+        "training.ema=0.9": "training.ema=0.9: expected a list, such as [1, 2]",
+        "training.ema=[]": "training.ema=[]: expected at least 1 values, not 0",
+        "training.ema=[0.9,x]": "training.ema.1='x': expected a number",
+        "training.betas=[0.9]": "training.betas",
+        "training.optimizer=sgd": "training.optimizer='sgd': expected 'adam' or 'adamw'",
+        "data.path=5": "data.path=5: expected text (in quotes, where it reads as a number)",
+        "data.path=''": "data.path='': expected text that is not empty",
+        "data.masses.start=[1]": "data.masses.end is needed here",
+        "data.masses=5": "data.masses=5: data.masses is a section and not a single option: give options of it, such as data.masses.start=",
+        "sampling.solver=[heun]": "sampling.solver=['heun']: expected text",
+        "coupling.group=1000000000": "coupling.group=1000000000: expected a number of at most 16384",
+        f"data.path=[{'x' * 70_000}]": "data.path=['xxxxxxx",
+    }
+    for override, message in expected.items():
+        with pytest.raises(UserError) as caught:
+            config.load("digits", [override])
+        assert message in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in pairwise("abcdefghijklm")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "it holds more than 200,000 values"),
+        ("a: &a [*a]", "holds itself"),
+        ("a: &a {b: {c: *a}}", "holds itself"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested more than 20 deep"),
+        ("a: " + "{a: " * 3000 + "}" * 3000, "nested more than 20 deep"),
+        ("a: &a [[[[[[[[[x]]]]]]]]]\nb: &b [[[[[[[[*a]]]]]]]]\nc: [[[[*b]]]]", "nested more than 20 deep"),
+        (f"seed: {'9' * 5000}", "not valid YAML: Exceeds the limit"),
+        (f"seed: 0x{'f' * 5000}", "a whole number of 20,000 bits"),
+        ("seed: 18446744073709551616", "a whole number of 65 bits"),
+        ("seed: !!timestamp 2020-13-45", "month must be in 1..12"),
+        ("1: 2", "the key '1' is not a word"),
+        ("yes: 2", "the key 'yes' is not a word"),
+        ("~: 2", "the key '~' is not a word"),
+        ("[1, 2]: 2", "the key a list or mapping is not a word"),
+        ("? {a: 1}\n: 2", "the key a list or mapping is not a word"),
+        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
+        ("a: !!set {x, y}", "a type that options do not have: set"),
+        ('data: {path: "a\\0b"}', "holds the character 0"),
+        ("seed: 1\nseed: 2", "the key 'seed' is given twice"),
+        ("x" * 70_000, "must hold sections"),
+        ("'" + "x" * 70_000, "not valid YAML"),
+    ],
+)
+def test_no_text_hangs_or_fills_the_memory(text: str, message: str, tmp_path: Path) -> None:
+    """In a file and as the value of --set alike: one line, within a second (here with room for a busy machine)."""
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    start = time.process_time()
+    with pytest.raises(UserError) as caught:
+        config.load(str(file))
+    errors = [str(caught.value)]
+    with pytest.raises(UserError) as caught:
+        config.load("digits", [f"seed={{{text}}}" if text.startswith(("?", "[", "1", "yes", "~")) else f"seed={text}"])
+    errors.append(str(caught.value))
+    assert message in errors[0]
+    for error in errors:
+        assert "\n" not in error
+        assert len(error) < 600
+    assert time.process_time() - start < 2
+
+
+def test_anchors_are_copied(tmp_path: Path) -> None:
+    """A change of one use leaves the others alone, and mappings can be merged."""
+    file = tmp_path / "x.yaml"
+    file.write_text("training: &t {images: 64}\nevaluation: {<<: {num: 5}, every: 0}\n")
+    assert config.load(str(file)).evaluation.num == 5
+    file.write_text("a: &a {x: 1}\nb: *a\n")
+    options = config.apply_overrides(config.read_yaml(str(file)), ["a.x=2"])
+    assert options == {"a": {"x": 2}, "b": {"x": 1}}
+
+
+def test_dates_are_words(tmp_path: Path) -> None:
+    """A folder may be named by its date, and a record of the options reads back as it was."""
+    file = tmp_path / "x.yaml"
+    file.write_text(config.load("digits", ["data.path=2020-01-01"]).to_yaml())
+    assert config.load(str(file)).images.path == "2020-01-01"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "it is a folder"),
+        (os.mkfifo, "it is no regular file"),
+        (lambda path: os.truncate(path.write_text("") or path, 2**30), "it has 1,073,741,824 bytes, of 4,194,304 at most"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is no regular file"),
+        (lambda path: path.write_bytes("data: {path: é}".encode("latin-1")), "it is not UTF-8 text"),
+        (lambda path: path.write_bytes(b"a: \0"), "special characters are not allowed"),
+    ],
+)
+def test_what_is_no_text_file_is_refused_at_once(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    make(file)
+    with pytest.raises(UserError) as caught:
+        config.load(str(file))
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("seed: 3", encoding="utf-8-sig")
+    assert config.load(str(file)).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "there is no such file"),
+        (Path.mkdir, "there is no such file"),
+        (lambda path: path.write_text("no image"), "cannot identify image file"),
+        (lambda path: Image.new("1", (20_000, 1)).save(path, "png"), "it is 20000x1 pixels, of 16384 at most"),
+    ],
+)
+def test_a_mask_that_is_no_picture_is_refused(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    make(tmp_path / "mask")
+    with pytest.raises(UserError, match=message):
+        config.load("digits", ["path.kind=in-painting", "path.region=mask", f"path.mask={tmp_path / 'mask'}"])

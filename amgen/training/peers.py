@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from amgen import checkpoints
 from amgen.errors import PeerLost, UserError
+from amgen.processes import of_a_peer, reason_of
 
 SHARDED = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -43,18 +42,13 @@ def notice_lost_peers(run: Path, rank: int, processes: int) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if processes == 1 or not _of_a_peer(error):
+    except (RuntimeError, PeerLost) as error:
+        if isinstance(error, RuntimeError) and (processes == 1 or not of_a_peer(error)):
             raise
         last = checkpoints.latest(run)
         rescue = f"the last checkpoint is {last}" if last else "no checkpoint had been written"
-        reason = str(error).strip().splitlines()[0]
+        reason = error.reason if isinstance(error, PeerLost) else reason_of(error)
         raise PeerLost(
-            f"process {rank} stops because another of the {processes} is lost ({reason[:200]}): {rescue}; "
-            "run the same command again to go on"
+            f"process {rank} stops because another of the {processes} is lost ({reason}): {rescue}; run the same command again to go on",
+            reason,
         ) from None
-
-
-def _of_a_peer(error: RuntimeError) -> bool:
-    """Tell whether an error comes from the connection to other processes. Gloo's have no class of their own."""
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "ncclComm"))

@@ -172,11 +172,11 @@ def foreign_checkpoint(trained: Path, tmp_path: Path) -> list[str | Path]:
     [
         (["train", "digit"], "unknown preset 'digit' (did you mean 'digits'?)"),
         (["train", "--set", "training.imges=1"], "unknown option 'training.imges' (did you mean 'images'?)"),
-        (["train", "--set", "training.images=many"], "training.images='many': input should be a valid integer"),
-        (["train", "--set", "training.images=-5"], "training.images=-5: input should be greater than 0"),
+        (["train", "--set", "training.images=many"], "training.images='many': expected an integer"),
+        (["train", "--set", "training.images=-5"], "training.images=-5: expected a number greater than 0"),
         (["train", "--set", "training.batch_size=10", "--set", "training.micro_batch=4"], "batch_size=10 is not a multiple of"),
         (["train", "--set", "sampling.solver=rk5"], "unknown solver 'rk5'"),
-        (["train", "--set", "training.micro_batch=0"], "training.micro_batch=0: input should be greater than 0"),
+        (["train", "--set", "training.micro_batch=0"], "training.micro_batch=0: expected a number greater than 0"),
         (["train", "--nonsense"], "--nonsense"),
         (["sample"], "Missing argument"),
         (["sample", "nowhere"], "nowhere does not exist: give the folder of a run"),
@@ -186,8 +186,8 @@ def foreign_checkpoint(trained: Path, tmp_path: Path) -> list[str | Path]:
             ["sample", "nowhere", "--solver", "eular"],
             "unknown solver 'eular' (did you mean 'euler'?): choose one of ab2, ab3, adaptive-heun",
         ),
-        (["sample", "nowhere", "--steps", "0"], "steps=0: input should be greater than 0"),
-        (["sample", "nowhere", "--tolerance", "0"], "tolerance=0.0: input should be greater than or equal to 0.0000001"),
+        (["sample", "nowhere", "--steps", "0"], "steps=0: expected a number greater than 0"),
+        (["sample", "nowhere", "--tolerance", "0"], "tolerance=0.0: expected a number of at least 1e-07"),
         *(
             ([command, "nowhere", "--batch-size", size], f"batch_size={value}: expected auto or a positive integer")
             for command in ("sample", "encode", "eval-fid", "eval-bpd")
@@ -244,7 +244,8 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_processes_are_refused_where_work_is_not_divided(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for variable, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(variable, value)
     outcome = run_cli("encode", trained)
     assert_one_line(outcome.code, outcome.err, "amgen encode runs in one process")
 

@@ -317,7 +317,7 @@ def test_sweeps_over_checkpoints(tmp_path: Path) -> None:
     [
         (["--sweep", "stepz=1"], "did you mean 'steps'"),
         (["--sweep", "steps=1,"], "expected values such as steps=A,B"),
-        (["--sweep", "steps=0,1"], "steps=0: input should be greater than 0"),
+        (["--sweep", "steps=0,1"], "steps=0: expected a number greater than 0"),
         (["--sweep", "steps=1,2", "--sweep", "steps=3"], "steps is swept over already"),
         (["--metrics", "fidd"], "unknown metric 'fidd'"),
         (["--plot", "plot.txt"], "expected a file name that ends in .png, .pdf, .svg"),

@@ -206,6 +206,10 @@ class SuperResolutionPathConfig(Section):
     factor: int = Field(2, ge=2, description="Every factor-th pixel in height and in width is known.")
 
 
+MAX_MASK = 4096
+"""Pixels in height or width that a mask may have; larger ones are taken for a mistake."""
+
+
 class InPaintingPathConfig(Section):
     """A region is painted, what surrounds it is known."""
 
@@ -221,13 +225,12 @@ class InPaintingPathConfig(Section):
         """Replace a file's name by its rows, so that the run does not depend on the file."""
         if not isinstance(mask, str):
             return mask
-        from PIL import Image
+        from amgen.decoding import read_gray
 
         try:
-            with Image.open(mask) as image:
-                gray = image.convert("L")
-        except OSError as error:
-            raise ValueError(f"path.mask={mask!r}: cannot read this image: {error}") from None
+            gray = read_gray(mask, MAX_MASK)
+        except UserError as error:
+            raise ValueError(f"path.mask={mask!r}: {error}") from None
         pixels = list(gray.tobytes())
         return ["".join(".x"[pixel > 127] for pixel in pixels[row : row + gray.width]) for row in range(0, len(pixels), gray.width)]
 

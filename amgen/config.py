@@ -211,6 +211,10 @@ class SuperResolutionPathConfig(Section):
     factor: int = Field(2, ge=2, le=LARGEST_IMAGE, description="Every factor-th pixel in height and in width is known.")
 
 
+MAX_MASK = 4096
+"""Pixels in height or width that a mask may have; larger ones are taken for a mistake."""
+
+
 class InPaintingPathConfig(Section):
     """A region is painted, what surrounds it is known."""
 
@@ -226,18 +230,12 @@ class InPaintingPathConfig(Section):
         """Replace a file's name by its rows, so that the run does not depend on the file."""
         if not isinstance(mask, str):
             return mask
-        from PIL import Image
+        from amgen.decoding import read_gray
 
         try:
-            if not Path(mask).is_file():  # a pipe may never end
-                raise ValueError("there is no such file")
-            with Image.open(mask) as image:
-                if max(image.size) > LARGEST_IMAGE:
-                    raise ValueError(f"it is {image.width}x{image.height} pixels, of {LARGEST_IMAGE} at most")
-                gray = image.convert("L")
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            reason = getattr(error, "strerror", None) or str(error)[:200]
-            raise ValueError(f"path.mask={short(mask)}: cannot read this image: {reason}") from None
+            gray = read_gray(mask, MAX_MASK)
+        except UserError as error:
+            raise ValueError(f"path.mask={short(mask)}: {error}") from None
         pixels = list(gray.tobytes())
         return ["".join(".x"[pixel > 127] for pixel in pixels[row : row + gray.width]) for row in range(0, len(pixels), gray.width)]
 

@@ -90,3 +90,8 @@ def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:
     """Build the error for a name that is not among the valid `choices`, which it lists."""
     valid = sorted(choices)
     return UserError(f"unknown {what} {short(word)}{nearest(word, valid)}: choose one of {', '.join(valid)}")
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line that any terminal and file takes: control characters and bytes that are no text are written as escapes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

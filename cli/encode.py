@@ -49,7 +49,7 @@ def encode(
     config.change(config.SamplingConfig(), changes)
     model = load(run, ema, raw, device)
     options = model.options(changes)
-    dataset = open_dataset(config.change(model.config.images, {"path": data}))
+    dataset = open_dataset(config.change(model.config.images, {"path": data}), print)
     request = Request(seed, label, images=dataset if model.path.guided else None)
     encoded = list(encode_all(model, options, dataset, range(min(num, len(dataset))), request))
     error = save_noise(out, encoded)

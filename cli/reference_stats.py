@@ -43,7 +43,7 @@ def reference_stats(
     options = config.load(str(run) if run.is_file() else preset).images
     processes = Processes.join(device)
     extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
-    dataset = open_dataset(config.change(options, {"path": data}))
+    dataset = open_dataset(config.change(options, {"path": data}), print if processes.main else None)
     reference = of_images(dataset, extractor, processes, real, batch_size)
     if not processes.main:
         return

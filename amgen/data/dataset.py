@@ -1,18 +1,19 @@
 """Images in the form a run asks for, and the endless stream of them that training consumes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from amgen.config import DataConfig
 from amgen.data.images import prepare, to_float
 from amgen.data.sources import ImageSource
 from amgen.errors import UnreadableImage, UserError
+from amgen.progress import Progress
 from amgen.randomness import Purpose, gaussian, permutation, uniform
 
 
@@ -23,24 +24,91 @@ class ImageDataset:
     alone.
     """
 
-    def __init__(self, source: ImageSource, options: DataConfig):
+    def __init__(self, source: ImageSource, options: DataConfig, say: Callable[[str], None] | None = None):
         self.source = source
         self.options = options
         self.labels = torch.tensor(list(source.labels))
+        self._say = say
+        self._said: set[str] = set()
         self._readable: dict[int, bool] = {}
         self._memory: Tensor | None = None
         if len(source) * options.channels * options.size**2 <= options.memory_mb * 2**20:
-            self._memory = torch.stack([self._decode(self.readable(index)) for index in range(len(source))])
+            self._memory = self._read_all()
+        if say is not None and (notes := self.notes()):
+            say(f"{source.description}: {'; '.join(notes)}")
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What takes the lines may hold a terminal, which does not travel to another process.
+        return {**self.__dict__, "_say": None if self._say is None else print}
+
+    def summary(self) -> str:
+        """Return how many images of what these are, for a message."""
+        return f"{len(self):,} images of {self.source.description}"
 
     def class_counts(self) -> list[int]:
         """Return how many images each class has."""
         return torch.bincount(self.labels, minlength=len(self.source.classes)).tolist()
 
+    def notes(self) -> list[str]:
+        """Return what is left out of the data, and what was done to the images decoded so far, a phrase each."""
+        found = list(self.source.notes)
+        if self.source.turned:
+            found.append(f"{len(self.source.turned):,} images are turned as their EXIF orientation says")
+        if self.source.several:
+            found.append(f"of {len(self.source.several):,} images with several frames or pages the first one is taken")
+        if missing := list(self._readable.values()).count(False):
+            found.append(f"{missing:,} images cannot be read and the next ones take their places")
+        return found
+
+    def _read_all(self) -> Tensor:
+        """Decode every image, once."""
+        progress = None if self._say is None else Progress(len(self), "images", self._say, doing="reading")
+        try:
+            images = torch.empty(len(self), self.options.channels, self.options.size, self.options.size, dtype=torch.uint8)
+        except RuntimeError:
+            raise UserError(f"{len(self):,} images do not fit into memory: lower data.memory_mb={self.options.memory_mb}") from None
+        for index in range(len(self)):
+            try:
+                images[index] = self._decode(index)
+                if self.options.on_error == "skip":
+                    self._readable[index] = True
+            except UnreadableImage:
+                if self.options.on_error == "stop":
+                    raise
+                self._readable[index] = False
+            if progress is not None:
+                progress.advance(1)
+        for index, readable in list(self._readable.items()):
+            if not readable:
+                images[index] = images[self.readable(index)]
+        return images
+
     def _decode(self, index: int) -> Tensor:
         return prepare(self.source.image(index), self.options, self.source.name(index))
+
+    def _decode_on_the_way(self, index: int) -> Tensor:
+        """Decode an image that is not kept, and say of the first one of each sort that it is not taken as it is."""
+        image = self._decode(index)
+        if self._say is not None:
+            for what, indices in (
+                ("turned as its EXIF orientation says", self.source.turned),
+                ("the first frame of several", self.source.several),
+            ):
+                if index in indices and what not in self._said:
+                    self._said.add(what)
+                    self._tell(f"{self.source.name(index)} is {what}; so are others like it")
+        return image
+
+    def _tell(self, line: str) -> None:
+        """Say a line, in the first of the processes that read."""
+        worker = get_worker_info()
+        if worker is None and self._say is not None:
+            self._say(line)
+        elif worker is not None and worker.id == 0:
+            print(line, flush=True)
 
     def readable(self, index: int) -> int:
         """Return `index`, or the index of the image that takes the place of one that is to be skipped.
@@ -67,7 +135,7 @@ class ImageDataset:
         """Return the images at `indices`, uint8 (len(indices), C, H, W)."""
         if self._memory is not None:
             return self._memory[torch.as_tensor(indices)]
-        return torch.stack([self._decode(self.readable(int(index))) for index in indices])
+        return torch.stack([self._decode_on_the_way(self.readable(int(index))) for index in indices])
 
     def floats(self, indices: Sequence[int]) -> Tensor:
         """Return the images at `indices` as training sees them, float32 in [-1, 1]."""

@@ -1,15 +1,20 @@
 """Images at the border: uint8 outside, float in [-1, 1] inside, and the preparation of files for training."""
 
+from io import BytesIO
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import Tensor
 from torchvision.transforms import v2
 
 from amgen.config import DataConfig
+from amgen.decoding import refuse_deep
 from amgen.errors import UserError
+
+PREPARATION = 2
+"""Number of the rules by which a file becomes an image; to be raised when they change, for what was computed before is then stale."""
 
 VISIBLE = 32
 """Pixels that an image takes in a grid, at least about."""
@@ -37,7 +42,7 @@ def prepare(image: Image.Image, options: DataConfig, name: str) -> Tensor:
     Raises:
         UserError: naming the image, if it has another size or colour mode and the options forbid to convert it.
     """
-    image = _set_mode(_flatten_alpha(image, options.background), options, name)
+    image = _set_mode(_flatten_alpha(image, options), options, name)
     return _set_size(v2.functional.pil_to_tensor(image), options, name)
 
 
@@ -65,33 +70,55 @@ def to_image(image: Tensor) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
-def _flatten_alpha(image: Image.Image, background: int) -> Image.Image:
-    """Composite transparent pixels onto a gray background; palettes become the colours they stand for."""
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode not in ("LA", "La", "RGBA", "RGBa", "PA"):
-        return image
-    opaque: Literal["L", "RGB"] = "L" if image.mode in ("LA", "La") else "RGB"
+def _flatten_alpha(image: Image.Image, options: DataConfig) -> Image.Image:
+    """Composite transparent pixels onto a gray background; palettes become the colours they stand for, and padding is dropped."""
+    if image.mode == "RGBX":
+        return image.convert("RGB")
+    gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and options.channels == 1 and _has_gray_palette(image))
+    opaque: Literal["L", "RGB"] = "L" if gray else "RGB"
+    if image.mode in ("RGBa", "La"):  # multiplied by alpha
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    # One colour of an image without an alpha channel may stand for transparency, too.
+    if image.mode not in ("LA", "RGBA", "PA") and not (image.mode in ("1", "L", "RGB", "P") and "transparency" in image.info):
+        return image.convert(opaque) if image.mode in ("1", "P") else image
     image = image.convert("RGBA")
-    canvas = Image.new("RGBA", image.size, (background, background, background, 255))
+    canvas = Image.new("RGBA", image.size, (options.background,) * 3 + (255,))
     return Image.alpha_composite(canvas, image).convert(opaque)
+
+
+def _has_gray_palette(image: Image.Image) -> bool:
+    """Tell whether an image with a palette has no colours; it is gray and RGB alike then."""
+    colours = image.convert("RGBA").getcolors(1 << 16) or []
+    return all(alpha == 0 or red == green == blue for _, (red, green, blue, alpha) in colours)  # type: ignore[misc]
 
 
 def _set_mode(image: Image.Image, options: DataConfig, name: str) -> Image.Image:
     wanted = "L" if options.channels == 1 else "RGB"
     if image.mode == wanted:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        raise UserError(f"{name} has more than 8 bits a channel (mode {image.mode}): convert it to 8-bit PNG first")
-    if image.mode in ("L", "RGB") and not options.convert:
+    refuse_deep(image, name)
+    if not options.convert:
         kind = {"L": "gray", "RGB": "RGB"}
         raise UserError(
-            f"{name} is {kind[image.mode]} but data.channels={options.channels} asks for {kind[wanted]}: "
+            f"{name} is {kind.get(image.mode, image.mode)} but data.channels={options.channels} asks for {kind[wanted]}: "
             "set data.convert=true to convert, or change data.channels"
         )
-    return image.convert(wanted)
+    return (image if image.mode == "L" else _to_rgb(image, name)).convert(wanted)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Turn an image of another colour space into sRGB: CMYK by the profile it carries, if any."""
+    profile: bytes = image.info.get("icc_profile") or b"" if image.mode == "CMYK" else b""
+    if image.mode != "LAB" and not profile:
+        return image.convert("RGB")
+    try:
+        source = ImageCms.createProfile("LAB") if image.mode == "LAB" else ImageCms.ImageCmsProfile(BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
+        converted = ImageCms.applyTransform(image, transform)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{name} cannot be converted from {image.mode} to RGB by its colour profile: {error}") from None
+    assert converted is not None  # as it is not done in place
+    return converted
 
 
 def _set_size(image: Tensor, options: DataConfig, name: str) -> Tensor:

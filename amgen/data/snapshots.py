@@ -44,11 +44,21 @@ class SnapshotDataset:
             torch.cat([self.units.inside(torch.as_tensor(points)), torch.as_tensor(masses)[:, None].float()], dim=1)
             for points, masses in weighed
         ]
+        if not all(table.isfinite().all() and (table[:, -1] > 0).all() for table in self._tables):
+            raise UserError(
+                f"{whole.description} holds points or masses that are infinite in single precision, or masses that are zero: "
+                "rescale the columns"
+            )
         self._chains = torch.stack(self._tables, dim=1) if self.source.paired else None
 
     def __len__(self) -> int:
         """Return the number of points of the first time, where generation starts."""
         return len(self.source.points[0])
+
+    def summary(self) -> str:
+        """Return how many points of what these are, for a message."""
+        counts = [len(points) for points in self.source.points]
+        return f"{sum(counts):,} points at {len(counts)} times of {self.source.description} ({counts[0]:,} at the first)"
 
     def class_counts(self) -> list[int]:
         """Return the number of points of the first time, all of one class."""

@@ -83,7 +83,7 @@ def evaluate(
     check(model, options.solver)
     solver = solver_of(options)
     assert isinstance(solver, ODESolver)  # as checked
-    dataset = open_dataset(change(model.config.images, {"path": data}))
+    dataset = open_dataset(change(model.config.images, {"path": data}), say if processes.main else None)
     labels = _labels(model, dataset)
     indices = choose(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
     start = reported = time.perf_counter()

@@ -4,6 +4,7 @@ import os
 import warnings
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,7 +52,9 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=options.timeout))],
     )
     console = console or Console()
-    dataset = open_dataset(config.data)
+    # Names of files are no markup: what stands in brackets is theirs.
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
     with hold(run) if accelerator.is_main_process else nullcontext():
         _train(config, dataset, run, restart, accelerator, console)
@@ -62,13 +65,13 @@ def _train(
 ) -> None:
     """Train once processes and data are there, and nobody else is at work in the run directory."""
     options = config.training
-    say = console.print if accelerator.is_main_process else lambda *args, **kwargs: None
+    say = partial(console.print, markup=False) if accelerator.is_main_process else lambda *args, **kwargs: None
     # The main process alone touches the folder; the others learn what it found there.
     found = [prepare_run(run, config, restart)] if accelerator.is_main_process else [None]
     checkpoint = broadcast_object_list(found)[0]
     trainer = Trainer(config, dataset, run, accelerator, console)
     say(
-        f"{len(dataset):,} {config.noun} of {dataset.source.description}, "
+        f"{dataset.summary()}, "
         f"{sum(p.numel() for p in trainer.action.parameters()):,} parameters, batch {options.batch_size} on "
         f"{accelerator.num_processes} x {accelerator.device}, run directory {run}",
         highlight=False, soft_wrap=True,

@@ -30,6 +30,13 @@ def pixel(mode: str, value: object, size: int = 8) -> Image.Image:
     return Image.new(mode, (size, size), value)  # type: ignore[arg-type]
 
 
+def keyed(mode: str, value: object) -> Image.Image:
+    """Return an image of the one colour that stands for transparency."""
+    image = pixel(mode, value)
+    image.info["transparency"] = value
+    return image
+
+
 @pytest.mark.parametrize(
     ("image", "channels", "convert", "expected"),
     [
@@ -42,6 +49,23 @@ def pixel(mode: str, value: object, size: int = 8) -> Image.Image:
         (pixel("RGBA", (200, 0, 0, 255)), 3, False, [200, 0, 0]),
         (pixel("LA", (50, 255)), 1, False, [50]),
         (pixel("RGB", (9, 8, 7)).convert("P", palette=Image.Palette.ADAPTIVE), 3, False, [9, 8, 7]),
+        (pixel("RGB", (9, 9, 9)).convert("P", palette=Image.Palette.ADAPTIVE), 3, False, [9, 9, 9]),
+        (pixel("RGB", (9, 9, 9)).convert("P", palette=Image.Palette.ADAPTIVE), 1, False, [9]),
+        (pixel("RGBX", (9, 8, 7, 0)), 3, False, [9, 8, 7]),
+        # Half of full red, multiplied by alpha, over white: 128 + 127 of red, 127 of the others.
+        (pixel("RGBa", (128, 0, 0, 128)), 3, False, [255, 127, 127]),
+        (pixel("La", (0, 128)), 1, False, [127]),
+        (pixel("PA", (0, 0)), 3, False, [255, 255, 255]),
+        (keyed("RGB", (9, 8, 7)), 3, False, [255, 255, 255]),
+        (keyed("L", 9), 1, False, [255]),
+        (keyed("1", 0), 1, False, [255]),
+        # Without a profile by Pillow's rule: 255 - ink, less black.
+        (pixel("CMYK", (255, 0, 0, 0)), 3, True, [0, 255, 255]),
+        (pixel("CMYK", (0, 0, 0, 255)), 1, True, [0]),
+        (pixel("YCbCr", (76, 85, 255)), 3, True, [254, 0, 0]),  # red by ITU-R 601
+        (pixel("HSV", (0, 255, 255)), 3, True, [255, 0, 0]),
+        (pixel("LAB", (0, 128, 128)), 3, True, [0, 0, 0]),  # a = b = 0 are kept as 128
+        (pixel("LAB", (255, 128, 128)), 1, True, [255]),
     ],
 )
 def test_modes(image: Image.Image, channels: int, convert: bool, expected: list[int]) -> None:
@@ -65,8 +89,37 @@ def test_conversion_is_never_silent() -> None:
         prepare(pixel("RGB", 0), gray, "pic")
     with pytest.raises(UserError, match=r"pic is 9x9 pixels, expected 8x8: set data.resize=crop"):
         prepare(pixel("L", 0, 9), gray, "pic")
-    with pytest.raises(UserError, match="more than 8 bits a channel"):
-        prepare(Image.fromarray(np.zeros((8, 8), dtype=np.uint16)), gray, "pic")
+
+
+@pytest.mark.parametrize("convert", [False, True])
+@pytest.mark.parametrize("mode", ["I", "F", "I;16", "I;16B", "I;16L"])
+def test_more_than_eight_bits_are_never_reduced(mode: str, convert: bool) -> None:
+    with pytest.raises(UserError, match=r"pic has more than 8 bits a channel \(mode .*\): convert it to 8-bit PNG first"):
+        prepare(Image.new(mode, (8, 8)), DataConfig(convert=convert), "pic")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB"])
+def test_other_colour_spaces_are_never_converted_silently(mode: str, channels: int) -> None:
+    asked = {1: "gray", 3: "RGB"}[channels]
+    with pytest.raises(UserError, match=f"pic is {mode} but data.channels={channels} asks for {asked}: set data.convert=true to convert"):
+        prepare(Image.new(mode, (8, 8)), DataConfig.model_validate({"channels": channels}), "pic")
+
+
+def test_a_damaged_colour_profile_is_named() -> None:
+    image = pixel("CMYK", (1, 2, 3, 4))
+    image.info["icc_profile"] = b"nonsense"
+    with pytest.raises(UserError, match="pic cannot be converted from CMYK to RGB by its colour profile"):
+        prepare(image, DataConfig(channels=3, convert=True), "pic")
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 9), (8, 9), (801, 3)])
+def test_any_shape_is_resized(size: tuple[int, int], resize: str) -> None:
+    """A picture of one level keeps it, whatever its shape."""
+    prepared = prepare(Image.new("RGB", size, (3, 100, 250)), DataConfig.model_validate({"channels": 3, "resize": resize}), "pic")
+    assert prepared.shape == (3, 8, 8)
+    assert [band.unique().tolist() for band in prepared] == [[3], [100], [250]]
 
 
 @pytest.mark.parametrize(("resize", "left"), [("crop", 255), ("stretch", 0)])

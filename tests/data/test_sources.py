@@ -1,13 +1,17 @@
+import os
 import pickle
 import shutil
+import socket
 import zipfile
 from pathlib import Path
+from tarfile import ReadError
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from helpers import unchanged
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from amgen.config import DataConfig
@@ -154,3 +158,131 @@ def test_real_zip(amgen_data: Path) -> None:
     dataset = open_dataset(DataConfig(path=str(amgen_data / "cifar10-test.zip"), size=32, channels=3))
     assert len(dataset) == 10_000
     assert torch.bincount(dataset.labels).tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
+def test_images_are_turned_as_exif_says(orientation: int, ending: str, tmp_path: Path) -> None:
+    """As Pillow's own function turns it, a picture of four quarters of different levels."""
+    picture = Image.new("RGB", (16, 16))
+    for number, place in enumerate([(0, 0), (8, 0), (0, 8), (8, 8)]):
+        picture.paste((80 * number,) * 3, (*place, place[0] + 8, place[1] + 8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"exif": exif} if ending != "webp" else {"exif": exif, "lossless": True}
+    picture.save(tmp_path / f"a.{ending}", **options)
+    dataset = open_dataset(DataConfig(path=str(tmp_path), size=16, channels=3))
+    picture.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(picture))
+    assert np.abs(dataset.images([0])[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 3  # JPEG's rounding
+    assert dataset.source.turned == (set() if orientation == 1 else {0})
+    assert dataset.notes() == ([] if orientation == 1 else ["1 images are turned as their EXIF orientation says"])
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"nonsense" * 9, b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+def test_damaged_exif_turns_nothing(exif: bytes, tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 7).save(tmp_path / "a.png", exif=exif)
+    dataset = open_dataset(DataConfig(path=str(tmp_path)))
+    assert dataset.images([0]).unique().tolist() == [7]
+    assert dataset.notes() == []
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
+def test_the_first_frame_is_taken(ending: str, tmp_path: Path) -> None:
+    frames = [Image.new("L", (8, 8), level) for level in (0, 255)]
+    options = {"lossless": True} if ending == "webp" else {}
+    frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:], **options)
+    dataset = open_dataset(DataConfig(path=str(tmp_path), convert=True))
+    assert dataset.images([0]).unique().tolist() == [0]
+    assert dataset.notes() == ["of 1 images with several frames or pages the first one is taken"]
+
+
+@pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "dog"]])
+def test_folders_without_images_are_named(classes: list[str], tmp_path: Path) -> None:
+    """Beside images, beside one class (whose name is then none), and beside several; of nested ones the outermost alone."""
+    for folder in [tmp_path / name for name in classes] or [tmp_path]:
+        folder.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(folder / "0.png")
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    for name in classes:
+        (tmp_path / name / "deeper" / "x").mkdir(parents=True)
+    source = open_source(DataConfig(path=str(tmp_path)))
+    expected = {0: "empty", 1: "cat/deeper, empty", 2: "empty"}[len(classes)]
+    assert list(source.notes) == [f"folders without images are left out: {expected}"]
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in sorted(tmp_path.rglob("*")):
+            if path.name != "all.zip":
+                archive.write(path, path.relative_to(tmp_path))
+    assert list(open_source(DataConfig(path=str(tmp_path / "all.zip"))).notes) == list(source.notes)
+
+
+def test_links_that_go_round_end(tmp_path: Path) -> None:
+    """Two folders that link to each other and to themselves; a second link to the same images is no loop, and they count again."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "0.png")
+    (tmp_path / "a" / "b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "a").symlink_to(tmp_path / "a")
+    (tmp_path / "b" / "b").symlink_to(".")
+    source = open_source(DataConfig(path=str(tmp_path)))
+    assert source.paths == ["a/0.png", "a/b/0.png", "b/0.png", "b/a/0.png"]  # type: ignore[attr-defined]
+    assert source.notes[0] == "links to a folder that they lie in are left out: a/b/a, a/b/b, b/a/b, b/b"
+
+
+def test_names_that_are_no_text_are_hashed(folder: Path) -> None:
+    os.rename(folder / "cat" / "0.png", os.fsencode(folder / "cat") + b"/\xff\x1b.png")
+    source = open_source(DataConfig(path=str(folder)))
+    assert source.name(2).endswith(r"cat/\udcff\x1b.png")
+    assert source.contents() != source.fingerprint()
+    assert open_source(DataConfig(path=str(folder))).contents() == source.contents()
+
+
+def test_contents_of_files_that_cannot_be_read_are_hashed(folder: Path) -> None:
+    before = open_source(DataConfig(path=str(folder))).contents()
+    (folder / "cat" / "1.png").unlink()
+    (folder / "cat" / "1.png").symlink_to("nowhere.png")
+    assert open_source(DataConfig(path=str(folder))).contents() != before
+
+
+def test_reading_reports_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amgen.progress.REPORT_EVERY", 0.0)
+    lines: list[str] = []
+    open_dataset(DataConfig(path=str(folder)), lines.append)
+    assert [line.split("  ")[0] for line in lines[:6]] == [f"reading: {done}/6 images" for done in range(1, 7)]
+    assert lines[6:] == [f"{folder}: 1 files that do not end like images are left out (.txt)"]
+
+
+@pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("Error downloading"), EOFError(), ReadError("not a tar")])
+def test_failed_downloads_are_told_in_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """torchvision's reader is replaced by one that finds nothing and cannot fetch it; what waits for a server waits 15 s at most."""
+    from torchvision import datasets
+
+    class Missing:
+        def __init__(self, root: Path, train: bool, download: bool):
+            if not download:
+                raise RuntimeError("Dataset not found")
+            assert socket.getdefaulttimeout() == 15
+            raise error
+
+    monkeypatch.setattr(datasets, "CIFAR10", Missing)
+    lines: list[str] = []
+    options = DataConfig(path="cifar10", root=str(tmp_path), size=32, channels=3, download=True)
+    with pytest.raises(UserError, match=r"could not fetch CIFAR10 from www.cs.toronto.edu into .*: .+: copy it there") as caught:
+        open_dataset(options, lines.append)
+    assert "\n" not in str(caught.value)
+    assert lines == [f"fetching CIFAR10, 170 MB from www.cs.toronto.edu, into {tmp_path}"]
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0\0\x08\3" + b"\xff" * 12, b"nonsense" * 50])
+def test_damaged_named_sets_are_told_in_a_line(damage: bytes, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        write_idx(raw / f"{part}-images-idx3-ubyte", np.zeros((2, 28, 28)))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.zeros(2))
+    (raw / "train-images-idx3-ubyte").write_bytes(damage)
+    for download in (False, True):
+        with pytest.raises(UserError, match=r"MNIST in .* is damaged \(.+\): remove it and set data.download=true"):
+            open_source(DataConfig(path="mnist", root=str(tmp_path), size=28, download=download))

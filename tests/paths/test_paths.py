@@ -12,6 +12,7 @@ from amgen.paths import (
     AdaptiveTimes,
     AffinePath,
     ColourisationPath,
+    HeatPath,
     InPaintingPath,
     LinearPath,
     Masses,
@@ -36,6 +37,7 @@ PATHS: dict[str, Callable[[], Path]] = {
     "in-painting box": lambda: InPaintingPath("box"),
     "in-painting mask": lambda: InPaintingPath("mask", MASK),
     "colourisation": ColourisationPath,
+    "heat": lambda: HeatPath(1.5),
     "torus": TorusPath,
 }
 AFFINE: dict[str, Callable[[], AffinePath]] = {"linear": LinearPath, "vp": VPPath, "trigonometric": TrigonometricPath}

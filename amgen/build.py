@@ -14,6 +14,7 @@ from amgen.config import (
     ConvexConfig,
     DataConfig,
     EntropicConfig,
+    HeatPathConfig,
     InPaintingPathConfig,
     MarginalLossConfig,
     MLPConfig,
@@ -35,6 +36,7 @@ from amgen.paths import (
     AdaptiveTimes,
     ColourisationPath,
     Coupling,
+    HeatPath,
     IndependentCoupling,
     InPaintingPath,
     LinearPath,
@@ -133,6 +135,8 @@ def build_path(config: Config) -> Path:
         return InPaintingPath(options.region, mask)
     if isinstance(options, ColourisationPathConfig):
         return ColourisationPath(options.noise)
+    if isinstance(options, HeatPathConfig):
+        return HeatPath(options.blur, options.noise)
     if isinstance(options, TorusPathConfig):
         return TorusPath()
     if isinstance(options, SnapshotsPathConfig):

@@ -253,6 +253,14 @@ class ColourisationPathConfig(Section):
     noise: float = Field(0.1, gt=0, description="Standard deviation of the noise on the gray image at t = 0.")
 
 
+class HeatPathConfig(Section):
+    """From a blurred image to a sharp one."""
+
+    kind: Literal["heat"] = Field("heat", description="x_t = x_1 blurred by blur (1 - t) pixels + noise (1 - t) eps.")
+    blur: float = Field(4.0, gt=0, le=10_000, description="Standard deviation of the Gaussian blur at t = 0, in pixels.")
+    noise: float = Field(0.1, gt=0, description="Standard deviation of the noise on the blurred image at t = 0.")
+
+
 class TorusPathConfig(Section):
     """Pixels on circles: from uniform values to data."""
 
@@ -275,6 +283,7 @@ PathConfig = Annotated[
     | Annotated[SuperResolutionPathConfig, Tag("super-resolution")]
     | Annotated[InPaintingPathConfig, Tag("in-painting")]
     | Annotated[ColourisationPathConfig, Tag("colourisation")]
+    | Annotated[HeatPathConfig, Tag("heat")]
     | Annotated[TorusPathConfig, Tag("torus")]
     | Annotated[SnapshotsPathConfig, Tag("snapshots")],
     _by("kind", "linear"),

@@ -1,6 +1,6 @@
 """What a trained action gives: velocity, growth, score, divergence and kinetic energy, without leaving an autograd graph behind."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +16,38 @@ JACOBIAN_PRODUCTS = 256
 """Products of one sample's Jacobian with a vector that are computed at once, which bounds the memory of a divergence."""
 
 
+@dataclass(frozen=True)
+class MarginalNoise:
+    """The noise g(t) = G sqrt(a_t) of an SDE with the marginals of balanced dynamics, dx = (v + g^2/2 score) dt + g dW.
+
+    The score -E[eps | x_t] / a_t grows without bound as a_t vanishes towards the data, and g^2 vanishes with it: g^2/a = G^2 at every t.
+
+    Attributes:
+        level: G > 0.
+        path: the path that the dynamics were learned on.
+
+    Raises:
+        UserError: for a path that has no noise scale a_t.
+    """
+
+    level: float
+    path: Path
+
+    def __post_init__(self) -> None:
+        if self.path.noise_scale(torch.ones(1)) is None:
+            raise UserError(f"{type(self.path).__name__} is not Gaussian given the data: there is no noise that keeps its marginals")
+
+    def scale(self, t: Tensor) -> Tensor:
+        """Return g(t) at times (B,), shape (B,)."""
+        noise = self.path.noise_scale(t)
+        assert noise is not None  # refused above
+        return self.level * noise.sqrt()
+
+    def square_over_noise(self, t: Tensor) -> Tensor:
+        """Return g(t)^2 / a_t at times (B,), shape (B,); at t = 1, where both vanish, its limit."""
+        return torch.full_like(t, self.level**2)
+
+
 class Dynamics:
     """The motion of samples that a trained action describes. Its parameters are frozen here.
 
@@ -29,7 +61,7 @@ class Dynamics:
         given: condition and free pixels, where the path gives some. Known pixels do not move.
         guidance: g of classifier-free guidance, grad s = (1 - g) grad s(no class) + g grad s(class) (arXiv 2207.12598, with g = 1 + w).
         no_label: the label that stands for no class; needed where `guidance` is not 1.
-        noise: g(t), (B,) to (B,), of an SDE with the marginals of balanced dynamics: dx = (v + g^2/2 score) dt + g dW. None for the ODE.
+        noise: that of an SDE with the marginals of balanced dynamics; None for the ODE.
 
     Attributes:
         evaluations: how many times the gradient of the action has been evaluated on a batch (NFE).
@@ -44,7 +76,7 @@ class Dynamics:
         given: Given | None = None,
         guidance: float = 1.0,
         no_label: int | None = None,
-        noise: Callable[[Tensor], Tensor] | None = None,
+        noise: MarginalNoise | None = None,
     ):
         self.action = action.requires_grad_(False).eval()
         self.kind = Balanced() if kind is None else kind
@@ -74,15 +106,13 @@ class Dynamics:
     def drift(self, t: Tensor | float, x: Tensor) -> Tensor:
         """Return b of dx = b dt + g dW, shaped like `x`: the velocity, and half of g^2 times the score where `noise` is given.
 
-        g^2 score is taken as -(g^2 / a) E[eps | x_t], which is finite at t = 1 where g^2 / a is.
+        g^2 score is taken as -(g^2/a) E[eps | x_t], of which both factors have a limit at t = 1.
         """
         velocity = self.velocity(t, x)
         if self.noise is None:
             return velocity
         path, times = self._gaussian_path(), self._times(t, x)
-        scale = path.noise_scale(times)
-        assert scale is not None
-        share = self.noise(times).square() / scale.clamp(min=torch.finfo(scale.dtype).tiny)
+        share = self.noise.square_over_noise(times)
         return velocity - 0.5 * expand(share, x) * path.posterior_noise(times, x, velocity, self.given)
 
     def diffusion(self, t: Tensor | float, x: Tensor) -> Tensor:
@@ -90,7 +120,7 @@ class Dynamics:
         times = self._times(t, x)
         if isinstance(self.kind, Entropic):
             return self.given.restrict(expand(self.kind.sigma(times), x))
-        return self.given.restrict(expand(torch.zeros_like(times) if self.noise is None else self.noise(times), x))
+        return self.given.restrict(expand(torch.zeros_like(times) if self.noise is None else self.noise.scale(times), x))
 
     def score(self, t: Tensor | float, x: Tensor) -> Tensor:
         """Return grad log q_t, shaped like `x`, from the velocity, for a path that is Gaussian given the data and t < 1.

@@ -16,7 +16,7 @@ from amgen.batching import in_batches
 from amgen.build import build_action, build_kind, build_path, no_label
 from amgen.config import Config, DataConfig, SamplingConfig, change
 from amgen.data import ImageDataset, SnapshotDataset, Units, open_dataset, recorded_units, to_uint8
-from amgen.dynamics import Dynamics
+from amgen.dynamics import Dynamics, MarginalNoise
 from amgen.errors import Diverged, UserError
 from amgen.kinds import Kind, Unbalanced
 from amgen.paths import Given
@@ -237,7 +237,6 @@ def prepare(model: Model, indices: Sequence[int], request: Request) -> Prepared:
     data = _start_images(model, request.images, indices)
     choices = uniforms(request.seed, Purpose.SAMPLE_CHOICE, indices, path.choices).to(device) if path.choices else None
     given = Given() if data is None else path.given(data, choices)
-    level = request.noise_level
     dynamics = Dynamics(
         model.action,
         model.kind,
@@ -246,7 +245,7 @@ def prepare(model: Model, indices: Sequence[int], request: Request) -> Prepared:
         given,
         request.guidance,
         no_label(model.config),
-        (lambda t: level * path.noise_scale(t).sqrt()) if level else None,  # type: ignore[union-attr]
+        MarginalNoise(request.noise_level, path) if request.noise_level else None,
     )
     if request.starts is not None:
         return Prepared(request.starts[torch.as_tensor(indices)].to(device), dynamics, labels, data)

@@ -1,13 +1,16 @@
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from helpers import small_action
 from torch import Tensor
 
 from amgen.actions import Action, DotAction, TimeOffset, UNet
-from amgen.dynamics import Dynamics
+from amgen.dynamics import Dynamics, MarginalNoise
 from amgen.errors import UserError
 from amgen.kinds import ConvexCost, Entropic, Unbalanced
-from amgen.paths import Given, LinearPath, TorusPath
+from amgen.paths import ColourisationPath, Given, LinearPath, Path, TorusPath, TrigonometricPath, VPPath
 from amgen.solvers import StepGrid, make_solver
 
 
@@ -151,6 +154,51 @@ def test_score_is_that_of_the_path(dtype: torch.dtype) -> None:
             other.score(t, x)
     with pytest.raises(UserError, match="TorusPath is not Gaussian"):
         Dynamics(action, path=TorusPath()).score(t, x)
+
+
+NOISY: dict[str, tuple[Path, Callable[[Tensor, Tensor], Tensor]]] = {
+    "linear": (LinearPath(), lambda x, v: x - v),
+    "trigonometric": (TrigonometricPath(), lambda x, v: -2 / math.pi * v),
+    "vp": (VPPath(), lambda x, v: torch.zeros_like(x)),
+    "colourisation": (ColourisationPath(0.1), lambda x, v: (x - v - CONDITION) / 0.1),
+}
+"""Paths, and E[eps | x_1] by hand: (alpha' x - v) / -a', as a = 0 and alpha = 1, and with x - (1 - t) gray for a coloured image."""
+CONDITION = torch.linspace(-1, 1, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_drift_at_the_data_is_its_limit(name: str) -> None:
+    """v - G^2/2 E[eps | x_1] for any velocity, exact or not; 1e-12 before the end it differs by the order of sqrt(1e-12)."""
+    path, posterior = NOISY[name]
+    given = Given(condition=CONDITION) if path.guided else Given()
+    field = small_action(3, torch.float64)
+
+    class Field(torch.nn.Module):
+        def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+            return field(t, x)
+
+    dynamics = Dynamics(Field(), path=path, given=given, noise=MarginalNoise(1.5, path))  # type: ignore[arg-type]
+    x = torch.randn(5, 3, dtype=torch.float64)
+    velocity = dynamics.velocity(1.0, x)
+    assert velocity.abs().min() > 1e-3
+    torch.testing.assert_close(dynamics.drift(1.0, x), velocity - 1.5**2 / 2 * posterior(x, velocity))
+    torch.testing.assert_close(dynamics.drift(1 - 1e-12, x), dynamics.drift(1.0, x), rtol=0, atol=1e-4)
+    assert (dynamics.diffusion(1.0, x) == 0).all()
+    for precision in (torch.float32, torch.float64):
+        narrow = Dynamics(Field().to(precision), path=path, given=Given(condition=CONDITION.to(precision)), noise=MarginalNoise(1.5, path))  # type: ignore[arg-type]
+        for t in (0.0, 0.5, 1.0):
+            assert narrow.drift(t, x.to(precision)).isfinite().all()
+            assert narrow.diffusion(t, x.to(precision)).isfinite().all()
+
+
+def test_noise_with_the_marginals_is_a_multiple_of_the_root_of_the_scale(dtype: torch.dtype) -> None:
+    """g = G sqrt(a) and g^2/a = G^2 at every time, the last one too; a path without a scale is refused."""
+    t = torch.tensor([0.0, 0.75, 1.0], dtype=dtype)
+    noise = MarginalNoise(3.0, LinearPath())
+    torch.testing.assert_close(noise.scale(t), torch.tensor([3.0, 1.5, 0.0], dtype=dtype))
+    torch.testing.assert_close(noise.square_over_noise(t), torch.full((3,), 9.0, dtype=dtype))
+    with pytest.raises(UserError, match="TorusPath is not Gaussian"):
+        MarginalNoise(1.0, TorusPath())
 
 
 class Labelled(torch.nn.Module):

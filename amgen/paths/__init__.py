@@ -4,6 +4,7 @@ from amgen.paths.affine import AffinePath, LinearPath, TrigonometricPath, VPPath
 from amgen.paths.base import Boundary, Given, Path, PathSample
 from amgen.paths.colourisation import ColourisationPath
 from amgen.paths.couplings import Coupling, IndependentCoupling, OptimalTransportCoupling
+from amgen.paths.heat import HeatPath
 from amgen.paths.known_pixels import InPaintingPath, KnownPixelsPath, SuperResolutionPath
 from amgen.paths.masses import Masses
 from amgen.paths.snapshots import SnapshotPath
@@ -17,6 +18,7 @@ __all__ = [
     "ColourisationPath",
     "Coupling",
     "Given",
+    "HeatPath",
     "InPaintingPath",
     "IndependentCoupling",
     "KnownPixelsPath",

@@ -64,8 +64,8 @@ class TrigonometricPath(AffinePath):
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """Return cosine, sine and their derivatives."""
-        angle = 0.5 * math.pi * t
-        cosine, sine = angle.cos(), angle.sin()
+        # The cosine as the sine of the complement, which is exactly 0 at t = 1 and never negative; cos(pi/2) rounds to -4e-8.
+        cosine, sine = (0.5 * math.pi * (1 - t)).sin(), (0.5 * math.pi * t).sin()
         return Coefficients(cosine, sine, -0.5 * math.pi * sine, 0.5 * math.pi * cosine)
 
 
@@ -94,7 +94,19 @@ class VPPath(AffinePath):
         """Return sigma(1 - t), alpha(1 - t) and their derivatives in t; the derivative of sigma is infinite at t = 1."""
         r = 1 - t
         log_alpha = -0.25 * r**2 * (self.beta_max - self.beta_min) - 0.5 * r * self.beta_min
-        beta = self.beta_min + r * (self.beta_max - self.beta_min)
+        beta = self._beta(r)
         alpha = log_alpha.exp()
         sigma = (-torch.expm1(2 * log_alpha)).sqrt()
         return Coefficients(sigma, alpha, -0.5 * beta * alpha**2 / sigma, 0.5 * beta * alpha)
+
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return E[eps | x_t] = sigma (x - 2 v / beta(r)), which is 0 at t = 1: the affine relation, where sigma' is infinite, times sigma.
+
+        sigma^2 + alpha^2 = 1 makes its denominator alpha' sigma^2 - sigma sigma' alpha = alpha beta / 2.
+        """
+        sigma = self.coefficients(t).noise
+        return expand(sigma, x) * (x - 2 * velocity / expand(self._beta(1 - t), x))
+
+    def _beta(self, r: Tensor) -> Tensor:
+        """Return the rate of the diffusion at r = 1 - t."""
+        return self.beta_min + r * (self.beta_max - self.beta_min)

@@ -12,6 +12,7 @@ from amgen.paths import (
     AdaptiveTimes,
     AffinePath,
     ColourisationPath,
+    HeatPath,
     InPaintingPath,
     LinearPath,
     Masses,
@@ -36,6 +37,7 @@ PATHS: dict[str, Callable[[], Path]] = {
     "in-painting box": lambda: InPaintingPath("box"),
     "in-painting mask": lambda: InPaintingPath("mask", MASK),
     "colourisation": ColourisationPath,
+    "heat": lambda: HeatPath(1.5),
     "torus": TorusPath,
 }
 AFFINE: dict[str, Callable[[], AffinePath]] = {"linear": LinearPath, "vp": VPPath, "trigonometric": TrigonometricPath}
@@ -129,6 +131,26 @@ def test_score_of_what_is_free_follows_from_the_velocity(name: str, dtype: torch
     sample = path.sample(t, noise, data, choices=choices)
     assert sample.score is not None
     torch.testing.assert_close(path.score(t, sample.x, sample.velocity, sample.given), sample.score, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", [*AFFINE, "colourisation"])
+def test_noise_ends_at_zero_exactly_and_is_positive_before(name: str, precision: torch.dtype) -> None:
+    """a(1) = 0 and alpha(1) = 1 exactly, and a(t) > 0 for t < 1, up to the last number before 1, so that sqrt(a) is finite everywhere.
+
+    At t = 0 the noise has its full scale, but for the data that vp leaves: alpha(0) = exp(-(19.9/4 + 0.1/2)).
+    """
+    path = PATHS[name]()
+    assert isinstance(path, AffinePath)
+    one = torch.ones(1, dtype=precision)
+    before = torch.cat([torch.linspace(0, 1, 1001, dtype=precision)[:-1], torch.nextafter(one, torch.zeros_like(one))])
+    end, inside = path.coefficients(one), path.coefficients(before)
+    assert (end.noise.item(), end.data.item()) == (0, 1)
+    assert (inside.noise > 0).all()
+    assert inside.noise.sqrt().isfinite().all()
+    full = {"vp": math.sqrt(1 - math.exp(-2 * 5.025)), "colourisation": 0.1}.get(name, 1.0)
+    assert inside.noise[0].item() == pytest.approx(full, rel=1e-6)
+    assert inside.data[0].item() == pytest.approx(math.exp(-5.025) if name == "vp" else 0, abs=1e-6)
 
 
 def test_vp_preserves_variance_and_matches_its_diffusion(dtype: torch.dtype) -> None:

@@ -387,9 +387,8 @@ class Trainer:
         checkpoints.load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
         self.averages.load(checkpoint.weights)
         for name, parameter in self.action.named_parameters():
-            self.optimizer.state[parameter] = {
-                entry: checkpoint.optimizer[f"{name}:{entry}"].to(parameter.device) for entry in ("step", "exp_avg", "exp_avg_sq")
-            }
+            state = checkpoints.optimizer_state(checkpoint, name, folder)
+            self.optimizer.state[parameter] = {entry: value.to(parameter.device) for entry, value in state.items()}
         self.progress = checkpoint.progress
         self.times.load(checkpoint.progress.times)
 

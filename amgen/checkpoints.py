@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from amgen.checks import check_export
 from amgen.config import Config, parse
 from amgen.errors import UserError
 from amgen.files import make_folder, remove_folder, replacing, sha256, write_folder
@@ -56,6 +57,8 @@ class Progress:
     data: str = ""
     times: list[list[float]] = field(default_factory=list)
     skipped: int = 0
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")  # for reading it back
 
 
 @dataclass
@@ -264,7 +267,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
@@ -292,7 +295,7 @@ def _read_progress(file: Path) -> Progress:
     with _reading(file, _fall_back(file.parent)):
         text = file.read_text(encoding="utf-8")
     try:
-        progress = TypeAdapter(Progress, config=ConfigDict(strict=True, extra="forbid")).validate_json(text)
+        progress = TypeAdapter(Progress).validate_json(text)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
@@ -313,12 +316,6 @@ def optimizer_state(checkpoint: Checkpoint, parameter: str, folder: Path) -> dic
     if missing:
         raise UserError(f"{folder / 'optimizer.safetensors'} lacks {missing[0]} of {parameter}: {_fall_back(folder)}")
     return {entry: checkpoint.optimizer[f"{parameter}:{entry}"] for entry in wanted}
-
-
-def check_export(file: Path) -> None:
-    """Refuse a file name that an export cannot have."""
-    if file.suffix != ".safetensors":
-        raise UserError(f"cannot export to {file}: expected a name that ends in .safetensors")
 
 
 def _fall_back(folder: Path) -> str:

@@ -308,7 +308,8 @@ class Trainer:
         """Return the model of the first averaged weights, and what to draw from it."""
         options = self.config.sampling
         rate, weights = next(iter(self.averages.averages.items()))
-        model = assemble(self.config, with_weights(self.action, weights), checkpoints.ema_name(rate), self.progress.images, self.run)
+        name, action = checkpoints.ema_name(rate), with_weights(self.action, weights)
+        model = assemble(self.config, action, name, self.progress.images, self.run, checkpoints.digest(weights))
         images = self.dataset if self.path.guided else None
         return model, Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
 

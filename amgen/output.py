@@ -225,9 +225,11 @@ def read_noise(file: Path, shape: Sequence[int]) -> Codes:
     found = _read_npz(file, ("noise", "labels", "settings"), advice, {"noise": tuple(shape), "labels": (), "settings": None})
     if "noise" not in found:
         raise UserError(f"cannot read noise from {file}: it holds none: {advice}")
-    noise = torch.from_numpy(found["noise"])
-    if tuple(noise.shape[1:]) != tuple(shape) or not len(noise) or not noise.is_floating_point():
-        raise UserError(_other_noise(file, tuple(noise.shape), noise.dtype, shape))
+    values = found["noise"]
+    if values.shape[1:] != tuple(shape) or not len(values) or values.dtype.kind != "f":
+        raise UserError(_other_noise(file, values.shape, values.dtype, shape))
+    with np.errstate(over="ignore"):
+        noise = torch.from_numpy(values.astype(np.float32))  # of any precision and byte order
     if not torch.isfinite(noise).all():
         raise UserError(f"{file} holds noise that is not finite: encode the images again")
     try:
@@ -239,7 +241,7 @@ def read_noise(file: Path, shape: Sequence[int]) -> Codes:
             raise ValueError(f"it holds {labels.numel()} labels for {len(noise)} images")
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"cannot read noise from {file}: {error}: {advice}") from None
-    return Codes(noise.float(), labels, settings)
+    return Codes(noise, labels, settings)
 
 
 def _other_noise(file: Path, found: tuple[int, ...], dtype: object, shape: Sequence[int]) -> str:

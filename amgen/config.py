@@ -95,6 +95,11 @@ class DataConfig(Section):
     )
     workers: int = Field(0, ge=0, le=1024, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
     masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
+    classes: list[str] | None = Field(
+        None,
+        description="Names of the classes, in the order of their numbers; null for those of the data. Recorded when training starts.",
+        json_schema_extra=MAY_CHANGE,  # a name does not alter what is learned, and another order of the images makes them other data
+    )
 
 
 class PopulationConfig(Section):
@@ -518,14 +523,20 @@ class SamplingConfig(Section):
     solver: str = Field(
         "heun", description="ODE solver, or SDE solver for entropic dynamics and with a noise level.", json_schema_extra=MAY_CHANGE
     )
-    steps: Positive = Field(20, description="Steps from noise to data (fixed-step solvers).", json_schema_extra=MAY_CHANGE)
+    steps: int = Field(
+        20, gt=0, le=100_000, description="Steps from noise to data (fixed-step solvers), at most 100,000.", json_schema_extra=MAY_CHANGE
+    )
     step_grid: Literal["uniform", "cosine", "polynomial"] = Field(
         "uniform",
         description="Steps: equal, short at both ends, or 1 - (1 - s)^rho.",
         json_schema_extra=MAY_CHANGE,
     )
     rho: float = Field(
-        2.0, gt=0, description="Exponent of the polynomial grid; above 1, short steps near the data.", json_schema_extra=MAY_CHANGE
+        2.0,
+        ge=0.01,
+        le=100,
+        description="Exponent of the polynomial grid, 0.01 to 100; above 1, short steps near the data.",
+        json_schema_extra=MAY_CHANGE,
     )
     noise_level: float = Field(
         0.0,

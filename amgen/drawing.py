@@ -2,23 +2,24 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from amgen.config import SamplingConfig
 from amgen.errors import UserError
-from amgen.output import ImageFolder, save_grid
+from amgen.output import Codes, ImageFolder, save_grid
 from amgen.processes import Processes
+from amgen.progress import Progress
 from amgen.sampling import Model, Request, effective_sample_size, generate_all, resample
 
+SOLVER_SETTINGS = ("solver", "steps", "step_grid", "rho", "tolerance")
 GRID_LIMIT = 400
 """Most images in a grid; the first ones."""
-REPORT_EVERY = 10.0
-"""Seconds between lines of progress."""
 
 
 @dataclass
@@ -42,23 +43,6 @@ class Drawn:
     noun: str = "images"
 
 
-def parse_indices(text: str) -> list[int]:
-    """Read indices such as 5,17-20.
-
-    Raises:
-        UserError: if the text is not of that form, or names an index twice.
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not (first.isdigit() and (last.isdigit() or not dash)) or (dash and int(last) < int(first)):
-            raise UserError(f"--seeds {text!r}: expected indices and ranges such as 5,17-20")
-        found += range(int(first), int(last or first) + 1)
-    if len(set(found)) < len(found):
-        raise UserError(f"--seeds {text!r} names an index twice")
-    return found
-
-
 def starts_of(noise: Tensor, seeds: Sequence[int] | None, between: str | None) -> list[int]:
     """Return which entries of given noise (N, ...) to start from: those that `seeds` name, by default all.
 
@@ -72,6 +56,50 @@ def starts_of(noise: Tensor, seeds: Sequence[int] | None, between: str | None) -
     if beyond:
         raise UserError(f"--seeds: there is no noise {beyond[0]}: the file holds 0 to {len(noise) - 1}")
     return indices
+
+
+def settings_of_codes(
+    file: Path, codes: Codes, model: Model, changes: Mapping[str, Any], request: Request
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that lead codes back to their images, and lines that say what was taken over and what was not.
+
+    Solver and guidance are those that the images were encoded with, but for what `changes` ask for.
+
+    Args:
+        file: where the codes are from.
+        codes: the codes.
+        model: the model that is to draw from them.
+        changes: settings asked for by name; None where the ones of the codes are to be used.
+        request: what else is asked for: a class in place of those of the codes, the seed, and images that the model starts from.
+
+    Raises:
+        UserError: if the codes belong to other weights or images, or to classes that the model has not.
+    """
+    made, given = codes.settings, {key: value for key, value in changes.items() if value is not None}
+    classes = model.config.action.classes
+    if codes.classes is not None and (not classes or not 0 <= int(codes.classes.min()) <= int(codes.classes.max()) < classes):
+        raise UserError(f"--noise {file} holds classes that this model has not: encode the images with it")
+    if "weights_sha256" not in made:
+        return given, [f"{file} does not say which weights, guidance and classes its noise was made with: it is taken as it is"]
+    if made["weights_sha256"] != model.weights_sha256:
+        raise UserError(
+            f"--noise {file} was made with other weights (SHA-256 {str(made['weights_sha256'])[:12]}..., not "
+            f"{model.weights_sha256[:12]}...): encode the images with this model"
+        )
+    images, label = request.images, request.label
+    if model.path.choices and made.get("seed") != request.seed:
+        raise UserError(f"--noise {file} was made with --seed {made.get('seed')}, not {request.seed}: give that one")
+    if images is not None and made.get("data_fingerprint") != images.source.fingerprint():
+        raise UserError(f"--noise {file} was made from other images than {images.source.description}: give them (--condition-data)")
+    solver = {key: made[key] for key in SOLVER_SETTINGS if key in made}
+    if not given.keys() & {*SOLVER_SETTINGS, "noise_level"}:
+        given |= {**solver, "noise_level": 0.0}
+    notes = [f"{file}: made with {', '.join(f'{key} {value}' for key, value in solver.items())}, guidance {made.get('guidance')}"]
+    if given.setdefault("guidance", made.get("guidance")) != made.get("guidance"):
+        notes.append(f"guidance {given['guidance']:g} is not the noise's: the images will be others")
+    if label is not None and codes.classes is not None and (codes.classes != label).any():
+        notes.append(f"label {label} is not the class that all of the noise was made with: the images will be others")
+    return given, notes
 
 
 def draw(
@@ -100,17 +128,17 @@ def draw(
     """
     # What the main process finds holds for all, and nobody writes before it has looked.
     missing = indices if folder is None else processes.agree(folder.missing(indices) if processes.main else [])
-    there = set(indices).difference(missing)
+    there: set[int] = set() if folder is None else set(indices).difference(missing)
     pictured = set(indices[:GRID_LIMIT]) if grid is not None else set()
     again = [index for index in indices if index in pictured & there]
     total = len(missing) + len(again)
     if there and processes.main:
         say(f"{len(there):,} of {len(indices):,} {model.config.noun} are there already")
 
-    start = reported = time.perf_counter()
+    start, progress = time.perf_counter(), Progress(total, model.config.noun, say, processes, "drawing")
     pictures: dict[int, list[Tensor]] = {}
     weights: dict[int, float] = {}
-    evaluations, done = 0, 0
+    evaluations = 0
     drawing = [generate_all(model, options, wanted, request, processes, say) for wanted in (missing, again) if wanted]
     for samples in itertools.chain(*drawing):
         if folder is not None and samples.indices[0] not in there:
@@ -118,12 +146,8 @@ def draw(
         pictures |= samples.by_index(pictured)
         if samples.log_weights is not None:
             weights |= zip(samples.indices, samples.log_weights.tolist(), strict=True)
-        evaluations, done = max(evaluations, samples.evaluations), done + len(samples.indices)
-        now = time.perf_counter()
-        if processes.main and now - reported > REPORT_EVERY:
-            reported, drawn = now, min(total, done * processes.count)
-            rate = drawn / (now - start)
-            say(f"{drawn:,}/{total:,} {model.config.noun}  {rate:,.1f} {model.config.noun}/s  {(total - drawn) / rate / 60:.1f} min left")
+        evaluations = max(evaluations, samples.evaluations)
+        progress.advance(len(samples.indices))
     evaluations = max(processes.gather([evaluations]))
     seconds = time.perf_counter() - start
     pictures = dict(processes.gather(list(pictures.items())))

@@ -1,9 +1,11 @@
 """What a trained action gives: velocity, growth, score, divergence and kinetic energy, without leaving an autograd graph behind."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 
 from amgen.actions import Action
@@ -49,7 +51,10 @@ class MarginalNoise:
 
 
 class Dynamics:
-    """The motion of samples that a trained action describes. Its parameters are frozen here.
+    """The motion of samples that a trained action describes.
+
+    The action is evaluated as in eval mode and without a graph for its parameters, and left as it was: a network that is being trained
+    can be looked at in between. (It is switched while it is evaluated, so two threads should not share one that is not frozen.)
 
     Times are one scalar or one for each sample, (B,); points are (B, ...).
 
@@ -78,7 +83,8 @@ class Dynamics:
         no_label: int | None = None,
         noise: MarginalNoise | None = None,
     ):
-        self.action = action.requires_grad_(False).eval()
+        self.action = action
+        self._modules, self._parameters = list(action.modules()), list(action.parameters())
         self.kind = Balanced() if kind is None else kind
         self.path = path
         self.label = label
@@ -149,7 +155,7 @@ class Dynamics:
         Without probes the divergence is exact, (B, 1). For the rest see `divergence`.
         """
         size, chunk = x[0].numel(), max(1, JACOBIAN_PRODUCTS // len(x))
-        with torch.no_grad():
+        with torch.no_grad(), self._frozen():
             velocity, pullback = vjp(lambda point: self._evaluate(t, point, differentiable=True)[0], x)  # type: ignore[misc]
 
             def along(direction: Tensor) -> Tensor:
@@ -176,14 +182,33 @@ class Dynamics:
     def _evaluate(self, t: Tensor | float, x: Tensor, differentiable: bool = False) -> tuple[Tensor, Tensor]:
         """Return the velocity and s; with `differentiable`, torch.func can differentiate both again."""
         gradient = self._differentiable_gradient if differentiable else self._gradient
-        if self.guidance == 1:
-            slope, action = gradient(t, x, self.label)
-        else:
-            assert self.label is not None
-            assert self.no_label is not None
-            without, with_label = gradient(t, x, torch.full_like(self.label, self.no_label)), gradient(t, x, self.label)
-            slope, action = (torch.lerp(a, b, self.guidance) for a, b in zip(without, with_label, strict=True))
+        with self._frozen():
+            if self.guidance == 1:
+                slope, action = gradient(t, x, self.label)
+            else:
+                assert self.label is not None
+                assert self.no_label is not None
+                without, with_label = gradient(t, x, torch.full_like(self.label, self.no_label)), gradient(t, x, self.label)
+                slope, action = (torch.lerp(a, b, self.guidance) for a, b in zip(without, with_label, strict=True))
         return self.kind.velocity(self.given.restrict(slope)), action
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Keep the action in eval mode and its parameters out of graphs for a while; costs next to nothing where they already are."""
+        training: list[nn.Module] = [module for module in self._modules if module.training]
+        learning = [parameter for parameter in self._parameters if parameter.requires_grad and parameter.is_leaf]
+        try:
+            # Not by eval(), which goes down the tree once for each module and may be the user's own.
+            for module in training:
+                module.training = False
+            for parameter in learning:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module in training:
+                module.training = True
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
     def _gradient(self, t: Tensor | float, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return grad s and s, detached; one backward, whose graph is freed on the way."""

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,17 +17,20 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from amgen.checks import MOST_IMAGES, check_format
+from amgen.checks import check_picture as check_picture
 from amgen.data import make_grid, make_picture, to_image
-from amgen.errors import UserError, unknown
-from amgen.files import make_folder, write_bytes, write_json, write_text
+from amgen.errors import UserError
+from amgen.files import make_folder, replacing, write_bytes, write_json, write_text
+from amgen.memory import free_bytes
 from amgen.sampling import Model, Samples
 from amgen.trajectory import Encoded
 
-FORMATS = ("png", "npz")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-MOVING = (".gif", ".png", ".webp")
 SETTINGS = "sampling.json"
 WEIGHT = "log_weight"
+KEY = "weights_sha256"
+"""What the weights are known by in the settings of a folder."""
+CHOOSE = "choose another --out"
 
 
 class ImageFolder:
@@ -120,11 +125,10 @@ class ImageFolder:
     def _shards(self) -> Iterator[dict[str, np.ndarray]]:
         """Yield the `indices` of each shard, and `log_weights` where it has some."""
         for file in sorted(self.folder.glob(f"{self.noun}-*.npz")):
-            try:
-                with file.open("rb") as stream, np.load(stream) as shard:
-                    yield {name: shard[name] for name in ("indices", "log_weights") if name in shard}
-            except (OSError, ValueError, EOFError, BadZipFile) as error:
-                raise UserError(f"cannot read {file}: {error}: delete it, and the same command draws its {self.noun} again") from None
+            shard = _read_npz(file, ("indices", "log_weights"), f"delete it, and the same command draws its {self.noun} again")
+            if "indices" not in shard:
+                raise UserError(f"{file} does not say which {self.noun} it holds: delete it, and the same command draws them again")
+            yield shard
 
 
 def arrays(samples: Samples) -> dict[str, np.ndarray]:
@@ -140,12 +144,6 @@ def arrays(samples: Samples) -> dict[str, np.ndarray]:
         if values is not None:
             found[name] = values.numpy()
     return found
-
-
-def check_format(form: str) -> None:
-    """Refuse a form of output that is not known."""
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
 
 
 def form_of(form: str | None, model: Model) -> str:
@@ -167,54 +165,127 @@ def check_images(model: Model, files: Mapping[str, Path | None]) -> None:
             raise UserError(f"{option} {file} shows images, and this model is of points: use --grid for a scatter, or --plot")
 
 
-def check_picture(option: str, file: Path | None, endings: Sequence[str] = PICTURES) -> None:
-    """Refuse a file name whose ending is not a picture's, before any image is made."""
-    if file is not None and file.suffix.lower() not in endings:
-        raise UserError(f"{option} {file}: expected a file name that ends in {', '.join(endings)}")
-
-
 def save_grid(file: Path, pictures: Sequence[Tensor], columns: int | None = None) -> None:
     """Picture uint8 images (N, C, H, W), rows of each set in turn, or sets of points (N, D)."""
-    make_folder(file.parent)
     _save(file, make_picture(pictures, columns))
 
 
 def save_animation(file: Path, frames: Tensor, seconds: float = 2.0) -> None:
     """Write frames, uint8 (T, N, C, H, W), as an animated GIF, PNG or WebP of their grids; the last one stays for a second."""
-    make_folder(file.parent)
     grids = [make_grid(frame) for frame in frames]
     durations = [round(1000 * seconds / len(grids))] * (len(grids) - 1) + [1000]
     _save(file, grids[0], save_all=True, append_images=grids[1:], duration=durations, loop=0)
 
 
-def save_noise(file: Path, encoded: Sequence[Encoded]) -> Tensor:
-    """Write `noise` (N, C, H, W) and `error` (N,) of encoded images as an npz, and return the errors."""
+@dataclass
+class Codes:
+    """Points at t = 0 that lead to images, as `amgen encode` writes them.
+
+    Attributes:
+        noise: float32 (N, C, H, W).
+        classes: the class that each was encoded with, int64 (N,); None without classes, or where the file does not say.
+        settings: what the noise depends on, such as `weights_sha256`, `guidance` and the solver; empty where the file does not say.
+    """
+
+    noise: Tensor
+    classes: Tensor | None
+    settings: dict[str, Any]
+
+
+def save_noise(file: Path, encoded: Sequence[Encoded], settings: Mapping[str, Any]) -> Tensor:
+    """Write encoded images as an npz, whole or not at all, and return the errors.
+
+    `noise` (N, C, H, W), `error` (N,), `labels` (N,) where there are classes, and `settings`, what the noise depends on, as JSON.
+
+    Raises:
+        UserError: if the file cannot be written; what was there stays.
+    """
     make_folder(file.parent)
     noise, error = (torch.cat([getattr(batch, name) for batch in encoded]) for name in ("noise", "error"))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, noise=noise.numpy(), error=error.numpy())
-    write_bytes(file, buffer.getvalue())
+    found = {"noise": noise.numpy(), "error": error.numpy(), "settings": np.array(json.dumps(settings))}
+    labels = [batch.labels for batch in encoded if batch.labels is not None]
+    if labels:
+        found["labels"] = torch.cat(labels).numpy()
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **found)  # type: ignore[arg-type]
     return error
 
 
-def read_noise(file: Path, shape: Sequence[int]) -> Tensor:
-    """Read `noise` of an npz, as amgen encode writes it, float32 (N, *shape).
+def read_noise(file: Path, shape: Sequence[int]) -> Codes:
+    """Read points at t = 0 of an npz, as amgen encode writes it.
+
+    Args:
+        file: the npz; one that holds `noise` alone is read as well.
+        shape: shape of what the model moves.
 
     Raises:
         UserError: if there is no such file, or it holds something else.
     """
-    try:
-        with file.open("rb") as stream, np.load(stream) as archive:
-            noise = torch.from_numpy(archive["noise"])
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise UserError(f"cannot read noise from {file}: {error}: give an .npz that amgen encode wrote") from None
-    if tuple(noise.shape[1:]) != tuple(shape) or not noise.is_floating_point():
-        raise UserError(
-            f"{file} holds noise of shape {tuple(noise.shape)}, {noise.dtype}: expected floats (N, {', '.join(map(str, shape))})"
-        )
+    advice = "give an .npz that amgen encode wrote"
+    found = _read_npz(file, ("noise", "labels", "settings"), advice, {"noise": tuple(shape), "labels": (), "settings": None})
+    if "noise" not in found:
+        raise UserError(f"cannot read noise from {file}: it holds none: {advice}")
+    values = found["noise"]
+    if values.shape[1:] != tuple(shape) or not len(values) or values.dtype.kind != "f":
+        raise UserError(_other_noise(file, values.shape, values.dtype, shape))
+    with np.errstate(over="ignore"):
+        noise = torch.from_numpy(values.astype(np.float32))  # of any precision and byte order
     if not torch.isfinite(noise).all():
         raise UserError(f"{file} holds noise that is not finite: encode the images again")
-    return noise.float()
+    try:
+        settings = json.loads(str(found["settings"])) if "settings" in found else {}
+        if not isinstance(settings, dict):
+            raise ValueError("its settings are no table")
+        labels = torch.from_numpy(found["labels"].astype(np.int64, casting="safe")) if "labels" in found else None
+        if labels is not None and labels.shape != (len(noise),):
+            raise ValueError(f"it holds {labels.numel()} labels for {len(noise)} images")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"cannot read noise from {file}: {error}: {advice}") from None
+    return Codes(noise, labels, settings)
+
+
+def _other_noise(file: Path, found: tuple[int, ...], dtype: object, shape: Sequence[int]) -> str:
+    return f"{file} holds noise of shape {found}, {dtype}: expected floats (N, {', '.join(map(str, shape))})"
+
+
+def _read_npz(
+    file: Path, names: Sequence[str], advice: str, shapes: Mapping[str, tuple[int, ...] | None] | None = None
+) -> dict[str, np.ndarray]:
+    """Return those arrays of an npz that are there; nothing is allocated for a header that promises more than the file holds.
+
+    Args:
+        file: the npz.
+        names: of the arrays.
+        advice: what to do about a file that cannot be read.
+        shapes: of an entry of each array, beside the number of entries; None for any.
+
+    Raises:
+        UserError: if the file cannot be read, or an array is of another shape or larger than the memory.
+    """
+    try:
+        found = {}
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            for name in names:
+                if f"{name}.npy" not in archive.namelist():
+                    continue
+                with archive.open(f"{name}.npy") as member:
+                    version = np.lib.format.read_magic(member)
+                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(member)
+                    size = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
+                    expected = None if shapes is None else shapes[name]
+                    if expected is not None and tuple(shape[1:]) != expected:
+                        raise UserError(_other_noise(file, shape, dtype, expected))
+                    if size > archive.getinfo(f"{name}.npy").file_size or (shape and shape[0] > MOST_IMAGES):
+                        raise ValueError(f"{name} is said to have the shape {shape}, which the file does not hold")
+                    if size > free_bytes(torch.device("cpu")):
+                        raise ValueError(f"{name} has {size:,} bytes, more than the memory")
+                with archive.open(f"{name}.npy") as member:
+                    found[name] = np.lib.format.read_array(member, allow_pickle=False)
+        return found
+    except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read {file}: {reason}: {advice}") from None
 
 
 def figure_of(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -245,15 +316,29 @@ def save_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor
     right.plot(times, middle, color="black", label="median")
     right.set(xlabel="time t", ylabel="speed |v| of the images", ylim=(0, None))
     right.legend(frameon=False)
+    save_figure(file, figure)
+
+
+def save_figure(file: Path, figure: Any) -> None:
+    """Write a figure of matplotlib, whole or not at all.
+
+    Raises:
+        UserError: if it cannot be written; what was there stays.
+    """
     make_folder(file.parent)
-    figure.savefig(file, dpi=150)
+    with replacing(file) as temporary:
+        figure.savefig(temporary, format=file.suffix[1:].lower(), dpi=150)
 
 
 def _save(file: Path, image: Image.Image, **options: Any) -> None:
+    """Write a picture, whole or not at all."""
+    make_folder(file.parent)
+    form = Image.registered_extensions()[file.suffix.lower()]
     try:
-        image.save(file, **options)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error}") from None
+        with replacing(file) as temporary:
+            image.save(temporary, format=form, **options)
+    except ValueError as error:  # of a format that holds no picture as large
+        raise UserError(f"cannot write {file}: {error}: choose .png") from None
 
 
 def _csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
@@ -272,10 +357,15 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             raise UserError(f"{folder} is not empty and was not written by amgen sample: choose another --out")
         return
     try:
-        there = json.loads(file.read_text())
-    except ValueError:
-        there = {}
-    there.pop("batch_size", None)  # of folders from before images were numbered in shards, which any size completes
-    for key in [*settings, *there]:
-        if there.get(key) != settings.get(key):
-            raise UserError(f"{folder} holds images made with {key}={there.get(key)!r}, not {settings.get(key)!r}: choose another --out")
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {file}, which says how the images beside it were made: {error}: choose another --out") from None
+    if not isinstance(there, dict) or KEY not in there:
+        raise UserError(f"{file} does not say which weights made the images beside it, as it did not in earlier versions: {CHOOSE}")
+    if there[KEY] != settings.get(KEY):
+        found, wanted = (str(weights)[:12] for weights in (there[KEY], settings.get(KEY)))
+        raise UserError(f"{folder} holds images made with other weights (SHA-256 {found}..., not {wanted}...): {CHOOSE}")
+    # The weights are the same wherever they lie, and any size of a batch completes a folder.
+    for key in dict.fromkeys([*settings, *there]):
+        if key not in ("checkpoint", "batch_size") and there.get(key) != settings.get(key):
+            raise UserError(f"{folder} holds images made with {key}={there.get(key)!r}, not {settings.get(key)!r}: {CHOOSE}")

@@ -19,6 +19,7 @@ from amgen.data import ImageDataset, SnapshotDataset, Units, open_dataset, recor
 from amgen.dynamics import Dynamics, MarginalNoise
 from amgen.errors import Diverged, UserError
 from amgen.kinds import Kind, Unbalanced
+from amgen.labels import class_name, find_label, labels_of
 from amgen.paths import Given
 from amgen.paths import Path as ProbabilityPath
 from amgen.processes import Processes
@@ -38,6 +39,7 @@ class Model:
         weights: which weights these are, `action` or `ema-RATE`.
         images: how many images they were trained on.
         source: where they came from.
+        sha256: what identifies the weights (`amgen.checkpoints.digest`); computed when it is asked for, if not given.
     """
 
     config: Config
@@ -47,6 +49,14 @@ class Model:
     weights: str
     images: int
     source: Path
+    sha256: str | None = None
+
+    @property
+    def weights_sha256(self) -> str:
+        """What identifies the weights wherever they lie: a SHA-256 of their contents, hexadecimal."""
+        if self.sha256 is None:
+            self.sha256 = checkpoints.digest(self.action.state_dict())
+        return self.sha256
 
     @property
     def device(self) -> torch.device:
@@ -78,28 +88,60 @@ class Model:
         solver: str | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
         start: str | None = None,
         **options: Any,
     ) -> Tensor:
-        """Draw images, uint8 (num, C, H, W), or points, float32 (num, D), on the CPU.
+        """Draw images that all count the same, uint8 (num, C, H, W), or points, float32 (num, D), on the CPU.
+
+            images = amgen.load("runs/digits").sample(64, solver="heun", steps=20)
 
         Args:
             num: how many.
             solver: name of the solver; this and other settings are by default those of the run.
             steps: number of steps.
             seed: image i is a function of this seed and i.
-            label: class to draw, where the model has classes; by default each in turn.
+            label: class to draw, by number or name, where the model has classes; by default that of the image that each is made from, or
+                each class in turn.
             start: images that a model which completes or colours them starts from (a folder, zip or data set), or the table of points that
                 a population starts from; by default the training data.
             options: further settings of the section `sampling` of the configuration, such as `guidance` or `step_grid`.
 
         Raises:
-            UserError: for settings that do not exist or do not fit the model.
+            UserError: for settings that do not exist or do not fit the model, and for unbalanced dynamics, whose images carry weights: see
+                `generate`.
         """
+        if isinstance(self.kind, Unbalanced):
+            raise UserError(
+                f"the {self.config.noun} of unbalanced dynamics carry weights, which sample would leave out: call generate, whose result "
+                "has images and log_weights"
+            )
+        return self.generate(num, solver=solver, steps=steps, seed=seed, label=label, start=start, **options).images
+
+    def generate(
+        self,
+        num: int,
+        *,
+        solver: str | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        label: int | str | None = None,
+        start: str | None = None,
+        **options: Any,
+    ) -> "Samples":
+        """Draw images or points with all that belongs to them: classes, log-weights, inputs and truths. Arguments as for `sample`.
+
+        The images of unbalanced dynamics are to be averaged by their weights, or drawn by them:
+
+            drawn = amgen.load("runs/digits-unbalanced").generate(64)
+            weights = drawn.log_weights.softmax(dim=0)
+            images = drawn.images[amgen.sampling.resample(drawn.log_weights, seed=0)]
+        """
+        if num < 1:
+            raise UserError(f"num={num}: expected at least 1")
         settings = self.options({"solver": solver, "steps": steps, **options})
-        request = Request(seed, label, settings.guidance, start_images(self, start), settings.noise_level)
-        return torch.cat([batch.images for batch in generate_all(self, settings, range(num), request)])
+        request = Request(seed, find_label(self.config, label), settings.guidance, start_images(self, start), settings.noise_level)
+        return Samples.join(list(generate_all(self, settings, range(num), request)))
 
     def options(self, changes: Mapping[str, Any]) -> SamplingConfig:
         """Return the sampling settings of the run with some changed, checked against the model as a whole; None keeps what is there.
@@ -113,7 +155,23 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies the weights, for reports."""
-        return {"checkpoint": str(self.source), "weights": self.weights, "images_trained": self.images}
+        return {
+            "checkpoint": str(self.source),
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "images_trained": self.images,
+        }
+
+    def in_words(self, settings: Mapping[str, Any]) -> str:
+        """Return settings in one line for people: checksums are shortened, and classes have their names."""
+        return ", ".join(f"{key} {self._in_words(key, value)}" for key, value in settings.items())
+
+    def _in_words(self, key: str, value: Any) -> str:
+        if key == "weights_sha256":
+            return str(value)[:12]
+        if key == "label" and isinstance(value, int) and class_name(self.config, value) != str(value):
+            return f"{value} ({class_name(self.config, value)})"
+        return str(value)
 
 
 @dataclass
@@ -137,6 +195,19 @@ class Samples:
     log_weights: Tensor | None = None
     inputs: Tensor | None = None
     truths: Tensor | None = None
+
+    @classmethod
+    def join(cls, batches: Sequence["Samples"]) -> "Samples":
+        """Return batches of one model as one; its `evaluations` are those of the batch that needed most."""
+
+        def joined(name: str) -> Tensor | None:
+            parts = [getattr(batch, name) for batch in batches]
+            return None if parts[0] is None else torch.cat(parts)
+
+        indices = [index for batch in batches for index in batch.indices]
+        evaluations = max(batch.evaluations for batch in batches)
+        images = torch.cat([batch.images for batch in batches])
+        return cls(indices, images, joined("labels"), evaluations, joined("log_weights"), joined("inputs"), joined("truths"))
 
     def pictures(self) -> list[Tensor]:
         """Return what a picture of the batch shows: inputs, images and truths, or the images alone."""
@@ -164,13 +235,13 @@ def load(source: str | Path, ema: float | None = None, raw: bool = False, device
     action = build_action(weights.config)
     checkpoints.load_weights(action, weights.tensors, str(weights.source))
     action.to(device_of(device)).requires_grad_(False).eval()
-    return assemble(weights.config, action, weights.name, weights.images, weights.source)
+    return assemble(weights.config, action, weights.name, weights.images, weights.source, weights.sha256)
 
 
-def assemble(config: Config, action: Action, weights: str, images: int, source: Path) -> Model:
-    """Put a model together around an action."""
+def assemble(config: Config, action: Action, weights: str, images: int, source: Path, sha256: str | None = None) -> Model:
+    """Put a model together around an action; the arguments are its attributes."""
     path = build_path(config)
-    return Model(config, action, path, build_kind(config, path), weights, images, source)
+    return Model(config, action, path, build_kind(config, path), weights, images, source, sha256)
 
 
 def with_weights(action: Action, weights: Mapping[str, Tensor]) -> Action:
@@ -186,13 +257,17 @@ class Request:
 
     Attributes:
         seed: image i is a function of (model, solver, seed, i).
-        label: class to draw; by default class i modulo the number of classes. None alone for a model without classes.
+        label: class to draw; by default that of the image that it is made from, or i modulo the number of classes (`amgen.labels`).
         guidance: strength of classifier-free guidance, 1 for none.
         images: images that a model which completes or colours them starts from, or the population; image i modulo their number.
         noise_level: G of the SDE with g(t) = G sqrt(a_t) and the marginals of balanced dynamics; 0 for the ODE.
         between: indices of two images; the ones drawn then lie between them, their noise turned from one to the other in equal angles.
         count: how many images `between` is divided into.
         starts: points at t = 0 in place of the seed's, float (N, C, H, W), as encoding gives them; image i starts from entry i.
+        classes: classes that belong to `starts`, int64 (N,), unless `label` says otherwise.
+
+    Raises:
+        UserError: for a seed that is negative or beyond 63 bits.
     """
 
     seed: int = 0
@@ -203,6 +278,11 @@ class Request:
     between: tuple[int, int] | None = None
     count: int = 0
     starts: Tensor | None = None
+    classes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed}: expected 0 to 2^63 - 1")
 
 
 Observer = Callable[[float, Tensor, Dynamics], None]
@@ -233,7 +313,7 @@ def prepare(model: Model, indices: Sequence[int], request: Request) -> Prepared:
         UserError: if the request does not fit the model.
     """
     device, path = model.device, model.path
-    labels = _labels(model.config.action.classes, indices, request)
+    labels = labels_of(model.config, indices, request.label, request.images, request.classes, request.between)
     data = _start_images(model, request.images, indices)
     choices = uniforms(request.seed, Purpose.SAMPLE_CHOICE, indices, path.choices).to(device) if path.choices else None
     given = Given() if data is None else path.given(data, choices)
@@ -383,19 +463,6 @@ def _start_images(model: Model, images: ImageDataset | SnapshotDataset | None, i
     if images is None:
         raise UserError("this model completes given images: give some (--condition-data)")
     return images.floats([index % len(images) for index in indices]).to(model.device)
-
-
-def _labels(classes: int, indices: Sequence[int], request: Request) -> Tensor | None:
-    label = request.label
-    if not classes:
-        if label is not None:
-            raise UserError(f"label={label}: this model was trained without classes (action.classes=0)")
-        return None
-    if label is not None and not 0 <= label < classes:
-        raise UserError(f"label={label}: this model knows the classes 0 to {classes - 1}")
-    if label is None and request.between is not None:
-        label = request.between[0] % classes
-    return torch.tensor([index % classes if label is None else label for index in indices])
 
 
 def describe_solver(options: SamplingConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The way from noise to data of a few images, recorded step by step; and the way back."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,6 +13,7 @@ from amgen.data import ImageDataset, to_float
 from amgen.dynamics import Dynamics
 from amgen.errors import UserError
 from amgen.kinds import Entropic
+from amgen.progress import Progress
 from amgen.sampling import Model, Request, evaluate_once, generate, prepare, solver_of
 from amgen.solvers import ODESolver
 
@@ -73,15 +74,19 @@ class Encoded:
         noise: points at t = 0, float32 (B, C, H, W).
         error: largest difference between an image and what its noise leads to, for each image, in [-1, 1] units, (B,).
         evaluations: gradients of the action, both ways (NFE).
+        labels: classes that the images were taken to be of, int64 (B,); None for a model without classes.
     """
 
     noise: Tensor
     error: Tensor
     evaluations: int
+    labels: Tensor | None = None
 
 
 def encode(model: Model, options: SamplingConfig, images: Tensor, indices: Sequence[int], request: Request) -> Encoded:
     """Carry images, float (B, C, H, W) in [-1, 1], to noise by the ODE backwards, and forth again to see what is lost.
+
+    Classes, guidance and what is given of the images are those of the request.
 
     Raises:
         UserError: for entropic dynamics, whose noise is not a function of the image.
@@ -89,19 +94,33 @@ def encode(model: Model, options: SamplingConfig, images: Tensor, indices: Seque
     solver = solver_of(options)
     if isinstance(model.kind, Entropic) or not isinstance(solver, ODESolver):
         raise UserError("only an ODE can be followed backwards: entropic dynamics and SDE solvers have no code for an image")
-    dynamics = prepare(model, indices, request).dynamics
+    batch = prepare(model, indices, request)
+    dynamics = batch.dynamics
     noise = solver.solve(dynamics.velocity, images.to(model.device), backward=True)
     again = model.path.finish(solver.solve(dynamics.velocity, noise))
     error = (again - images.to(model.device)).abs().flatten(1).amax(dim=1)
-    return Encoded(noise.cpu(), error.cpu(), dynamics.evaluations)
+    return Encoded(noise.cpu(), error.cpu(), dynamics.evaluations, batch.labels)
 
 
-def encode_all(model: Model, options: SamplingConfig, dataset: ImageDataset, indices: Sequence[int], request: Request) -> Iterator[Encoded]:
-    """Encode the images `indices` of a data set, `options.batch_size` at a time; otherwise as `encode`."""
+def encode_all(
+    model: Model,
+    options: SamplingConfig,
+    dataset: ImageDataset,
+    indices: Sequence[int],
+    request: Request,
+    say: Callable[[str], None] = print,
+) -> Iterator[Encoded]:
+    """Encode the images `indices` of a data set, `options.batch_size` at a time; otherwise as `encode`.
+
+    Each image is taken to be of its own class, unless the request says otherwise. `say` takes lines of progress.
+    """
+    request = replace(request, images=dataset)
+    progress = Progress(len(indices), "images", say, doing="encoding")
 
     def work(batch: Sequence[int]) -> Encoded:
         return encode(model, options, to_float(dataset.images(batch)), batch, request)
 
     probe = partial(evaluate_once, model, request=request)
-    for _, encoded in in_batches(work, indices, options.batch_size, probe, model.device):
+    for batch, encoded in in_batches(work, indices, options.batch_size, probe, model.device, say=say):
+        progress.advance(len(batch))
         yield encoded

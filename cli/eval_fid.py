@@ -98,6 +98,7 @@ def eval_fid(
     from amgen.evaluation.report import table
     from amgen.files import make_folder, write_json
     from amgen.kinds import Unbalanced
+    from amgen.labels import find_label
     from amgen.processes import Processes
     from amgen.sampling import Request, load, start_images
 
@@ -138,7 +139,7 @@ def eval_fid(
         check_pairs(neighbours, choices, opened[0])
     evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])
     images = start_images(model, condition_data)
-    request = Request(seed, label, images=images)
+    request = Request(seed, find_label(model.config, label), images=images)
     evaluations, settings = sweeps.evaluate_all(evaluator, folders, combinations, changes, num, request, (ema, raw))
     if not processes.main:
         return

@@ -16,6 +16,13 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write one set of weights as a single file that amgen.load and amgen sample open; its configuration is inside."""
+    from amgen import checks
+    from amgen.files import check_output
+
+    checks.check_export(out)
+    checks.check_run(run)
+    check_output("--out", out)
+
     from amgen import checkpoints
     from amgen.processes import require_single
 
@@ -23,4 +30,7 @@ def export(
     weights = checkpoints.read_weights(run, ema, raw)
     checkpoints.export(weights, out)
     count = sum(tensor.numel() for tensor in weights.tensors.values())
-    print(f"wrote {out}: {weights.name} of {weights.source}, {weights.images:,} images of training, {count:,} parameters")
+    print(
+        f"wrote {out}: {weights.name} of {weights.source}, SHA-256 {weights.sha256[:12]}, {weights.images:,} images of training, "
+        f"{count:,} parameters"
+    )

@@ -35,7 +35,7 @@ NoiseLevel = Annotated[
     typer.Option(help="Sample by an SDE with g(t) = G sqrt(a_t) and the same marginals, from balanced dynamics on a Gaussian path."),
 ]
 Tolerance = Annotated[float | None, typer.Option(help="Tolerance of an adaptive solver. Default: the run's.")]
-Seed = Annotated[int, typer.Option(help="Image i is a function of this seed and i.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i is a function of this seed and i, 0 to 2^63 - 1.")]
 BatchSize = Annotated[
     str | None,
     typer.Option(
@@ -44,7 +44,14 @@ BatchSize = Annotated[
 ]
 Ema = Annotated[float | None, typer.Option(help="Rate of the averaged weights to use. Default: the run's first.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the weights themselves instead of an average.")]
-Label = Annotated[int | None, typer.Option(help="Class to draw. Default: each class in turn.")]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|NUMBER",
+        help="Class of all images, by name (which comes first) or number. Default: that of the image each is made from, or each in turn.",
+        show_default=False,
+    ),
+]
 Guidance = Annotated[float | None, typer.Option(help="Strength of classifier-free guidance, 1 for none. Default: the run's.")]
 ConditionData = Annotated[
     str | None,
@@ -55,17 +62,7 @@ Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu,
 
 def number_or_word(text: str | None) -> int | str | None:
     """Read a batch size; what is neither a number nor auto is left for the configuration to refuse."""
-    return int(text) if text is not None and text.isdecimal() else text
-
-
-def pair(option: str, text: str) -> tuple[int, int]:
-    """Read two indices such as 3,8."""
-    from amgen.errors import UserError
-
-    first, _, second = text.partition(",")
-    if not (first.strip().isdigit() and second.strip().isdigit()) or int(first) == int(second):
-        raise UserError(f"{option} {text!r}: expected two different indices such as 3,8")
-    return int(first), int(second)
+    return int(text) if text is not None and text.isdecimal() and len(text) < 20 else text
 
 
 def positive(option: str, value: int) -> None:

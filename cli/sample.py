@@ -1,5 +1,6 @@
 """amgen sample."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +24,6 @@ from .options import (
     Steps,
     Tolerance,
     number_or_word,
-    pair,
-    positive,
 )
 
 
@@ -81,14 +80,10 @@ def sample(
     debug: Debug = False,
 ) -> None:
     """Generate images from a trained model. Under torchrun the processes share the work."""
-    from amgen import config, output
-    from amgen.drawing import draw, parse_indices, starts_of, summary
-    from amgen.files import sha256
-    from amgen.processes import Processes
-    from amgen.sampling import Request, describe_solver, load, start_images
-    from amgen.trajectory import record
+    from amgen import checks, config
+    from amgen.errors import UserError
+    from amgen.files import check_output, make_folder
 
-    positive("--num", num)
     changes = {
         "solver": solver,
         "steps": steps,
@@ -99,45 +94,71 @@ def sample(
         "guidance": guidance,
         "noise_level": noise_level,
     }
-    # Everything that can be wrong is looked at before anything slow is done.
+    # Everything that can be wrong is looked at before anything slow is done: first what needs no torch.
+    checks.check_number("--num", num)
     config.change(config.SamplingConfig(), changes)
-    output.check_format(form or "png")
-    output.check_picture("--grid", grid)
-    output.check_picture("--strip", strip)
-    output.check_picture("--gif", gif, output.MOVING)
-    output.check_picture("--plot", plot, (".png", ".pdf", ".svg"))
-    indices = list(range(num)) if seeds is None else parse_indices(seeds)
-    ends = None if between is None else pair("--between", between)
+    checks.check_format(form or "png")
+    checks.check_picture("--grid", grid)
+    checks.check_picture("--strip", strip)
+    checks.check_picture("--gif", gif, checks.MOVING)
+    checks.check_plot("--plot", plot)
+    indices: Sequence[int] = range(num) if seeds is None else checks.parse_indices(seeds)
+    ends = None if between is None else checks.parse_between(between)
+    checks.check_input("--noise", noise)
+    checks.check_run(run)
+    files = {"--grid": grid, "--gif": gif, "--strip": strip, "--plot": plot}
+    default = out is None and all(file is None for file in files.values())
+    for option, file in {**files, "--grid": Path("samples.png") if default else grid}.items():
+        check_output(option, file)
+    if out is not None:
+        make_folder(out)
+
+    from amgen import output
+    from amgen.drawing import draw, settings_of_codes, starts_of, summary
+    from amgen.files import sha256
+    from amgen.kinds import Unbalanced
+    from amgen.labels import find_label
+    from amgen.processes import Processes
+    from amgen.sampling import Request, describe_solver, load, start_images
+    from amgen.solvers import ADAPTIVE
+    from amgen.trajectory import record
 
     processes = Processes.join(device)
     model = load(run, ema, raw, processes.device)
-    options = model.options(changes)
-    images = start_images(model, condition_data)
+    number = find_label(model.config, label)
     form = output.form_of(form, model)
     points = model.config.noun == "points"
     output.check_images(model, {"--gif": gif, "--strip": strip})
+    if resample and not isinstance(model.kind, Unbalanced):
+        raise UserError(f"--resample: the {model.config.noun} of this model carry no weights (its dynamics are not unbalanced)")
+    images = start_images(model, condition_data)
     codes = None if noise is None else output.read_noise(noise, model.config.shape)
-    if codes is not None:
-        indices = starts_of(codes, None if seeds is None else indices, between)
-    request = Request(seed, label, options.guidance, images, options.noise_level, ends, len(indices), codes)
+    notes: list[str] = []
+    if noise is not None and codes is not None:
+        indices = starts_of(codes.noise, None if seeds is None else indices, between)
+        changes, notes = settings_of_codes(noise, codes, model, changes, Request(seed, number, images=images))
+    options = model.options(changes)
+    checks.check_frames(0 if options.solver in ADAPTIVE else options.steps, [gif, strip, plot])
+    starts, classes = (None, None) if codes is None else (codes.noise, codes.classes)
+    request = Request(seed, number, options.guidance, images, options.noise_level, ends, len(indices), starts, classes)
     settings = {
         **model.describe(),
         **describe_solver(options),
         "seed": seed,
-        "label": label,
+        "label": number,
         "guidance": options.guidance if options.guidance != 1 else None,
         "start": None if images is None else images.source.description,
         "between": None if between is None else f"{between} in {len(indices)}",
         "noise": None if noise is None else sha256(noise)[:16],
     }
     settings = {key: value for key, value in settings.items() if value is not None}
-    if out is None and grid is None and gif is None and strip is None and plot is None:
+    if default:
         grid, out = (None, Path("samples")) if points else (Path("samples.png"), None)
-    lines: list[str] = []
+    lines: list[str] = notes
     if out is not None or grid is not None:
         folder = None if out is None else output.ImageFolder(out, form, settings, processes.main, model.config.noun)
         drawn = draw(model, options, request, indices, processes, folder, grid, resample)
-        lines = [*(f"wrote {line}" for line in drawn.written), *summary(drawn)]
+        lines += [*(f"wrote {line}" for line in drawn.written), *summary(drawn)]
     if processes.main:
         if gif is not None or strip is not None or plot is not None:
             trajectory = record(model, options, indices[:64], request)
@@ -150,5 +171,5 @@ def sample(
                 output.save_plot(plot, trajectory.times, trajectory.energy, trajectory.speeds)
             lines += [f"wrote {file}" for file in (gif, strip, plot) if file is not None]
         print("\n".join(lines))
-        print(", ".join(f"{key} {value}" for key, value in settings.items()))
+        print(model.in_words(settings))
     processes.wait()

@@ -1,9 +1,17 @@
 import errno
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers import run_cli
+from helpers import TINY, run_cli, sets
+from safetensors.torch import load_file, save_file
 
 from amgen import checkpoints, files
 from amgen.checkpoints import Checkpoint, Progress
@@ -122,7 +130,7 @@ def test_what_is_no_export_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="are damaged"):
         checkpoints.read_weights(file)
     file.write_bytes(b"nothing")
-    with pytest.raises(UserError, match="cannot read the weights"):
+    with pytest.raises(UserError, match="cannot read"):
         checkpoints.read_weights(file)
 
 
@@ -150,3 +158,156 @@ def test_what_killed_processes_were_writing_is_cleared_away(tmp_path: Path) -> N
     assert checkpoints.latest(tmp_path) == folder / "step-00000001"
     checkpoints.save(tmp_path, make(3))
     assert [entry.name for entry in sorted(folder.iterdir())] == ["step-00000001", "step-00000003"]
+
+
+def test_weights_are_known_by_their_contents() -> None:
+    """The digest is that of names, types, shapes and bytes, written out by hand; one bit, another name, shape or type make another."""
+    tensors = {"b": torch.tensor([[1.0, -2.5]]), "a": torch.tensor(3, dtype=torch.int64)}
+    expected = hashlib.sha256()
+    expected.update(b"a torch.int64 ()" + struct.pack("<q", 3))
+    expected.update(b"b torch.float32 (1, 2)" + struct.pack("<2f", 1.0, -2.5))
+    assert checkpoints.digest(tensors) == expected.hexdigest()
+    others = [
+        {**tensors, "b": tensors["b"].nextafter(torch.tensor(9.0))},
+        {"c": tensors["b"], "a": tensors["a"]},
+        {**tensors, "b": tensors["b"].T},
+        {**tensors, "b": tensors["b"].view(torch.int32)},
+        {**tensors, "b": tensors["b"].bfloat16()},
+    ]
+    assert len({checkpoints.digest(tensors), *(checkpoints.digest(other) for other in others)}) == 6
+
+
+def test_the_digest_goes_with_the_weights(trained: Path, tmp_path: Path) -> None:
+    """Of a run, a copy of it and an export the same; of other weights of the run another."""
+    averaged = checkpoints.read_weights(trained)
+    assert averaged.sha256 == checkpoints.digest(load_file(checkpoints.find(trained) / "ema-0.998.safetensors"))
+    copied = shutil.copytree(checkpoints.find(trained), tmp_path / "moved")
+    assert checkpoints.read_weights(Path(copied)).sha256 == averaged.sha256
+    assert checkpoints.read_weights(trained, raw=True).sha256 != averaged.sha256
+    outcome = run_cli("export", trained, "--out", tmp_path / "m.safetensors")
+    assert averaged.sha256[:12] in outcome.out
+    assert checkpoints.read_weights(tmp_path / "m.safetensors").sha256 == averaged.sha256
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o007])
+def test_files_have_the_permissions_of_the_umask(umask: int, trained: Path, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        folder = checkpoints.save(tmp_path, make(7))
+        checkpoints.export(checkpoints.read_weights(trained), tmp_path / "m.safetensors")
+    finally:
+        os.umask(before)
+    found = {file.name: file.stat().st_mode & 0o777 for file in [*folder.iterdir(), tmp_path / "m.safetensors"]}
+    assert found == dict.fromkeys(found, 0o666 & ~umask)
+    assert len(found) == 6
+
+
+def sealed(folder: Path) -> None:
+    """Write a manifest that fits whatever lies in a checkpoint."""
+    manifest = {file.name: files.sha256(file) for file in folder.iterdir() if file.is_file() and file.name != "manifest.json"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def metadata(contents: Any) -> Callable[[Path], None]:
+    """Give a weights file other metadata."""
+    return lambda file: save_file(load_file(file), file, {"amgen": contents if isinstance(contents, str) else json.dumps(contents)})
+
+
+def lying_header(file: Path) -> None:
+    """A header that places a tensor beyond the end of the file."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10**9], "data_offsets": [0, 4 * 10**9]}}).encode()
+    file.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
+
+
+def in_place_of(file: Path) -> None:
+    """A folder where a file should be."""
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
+    ("action.safetensors", lambda file: file.write_bytes(b""), "cannot read"),
+    ("action.safetensors", lambda file: file.write_bytes(struct.pack("<Q", 2**62) + b"{}"), "cannot read"),
+    ("action.safetensors", lying_header, "cannot read"),
+    ("action.safetensors", in_place_of, "lacks action.safetensors"),
+    ("action.safetensors", metadata("{"), "cannot read"),
+    ("action.safetensors", metadata("[]"), "does not say its format"),
+    ("action.safetensors", metadata({}), "does not say its format"),
+    ("action.safetensors", metadata({"format": 2}), "has format 2, this version of amgen reads format 1"),
+    ("action.safetensors", metadata({"format": 1}), "does not say its config"),
+    ("action.safetensors", metadata({"format": 1, "config": {}}), "does not say its step"),
+    ("action.safetensors", metadata({"format": 1, "config": {}, "step": 1, "images": "many"}), "does not say its images"),
+    ("action.safetensors", metadata({"format": 1, "config": {"seeed": 1}, "step": 1, "images": 1}), "unknown option 'seeed'"),
+    ("ema-0.9.safetensors", lambda file: save_file({"w": torch.zeros(4)}, file), "is not of the architecture of action.safetensors"),
+    ("ema-0.9.safetensors", lambda file: save_file({"v": torch.zeros(3)}, file), "is not of the architecture of action.safetensors"),
+    ("optimizer.safetensors", lambda file: file.write_bytes(b"nothing"), "cannot read"),
+    ("optimizer.safetensors", lambda file: save_file({"v:step": torch.tensor(1.0)}, file), "step of v fits none"),
+    ("optimizer.safetensors", lambda file: save_file({"w:exp_avg": torch.zeros(2)}, file), "exp_avg of w fits none"),
+    ("optimizer.safetensors", in_place_of, "lacks optimizer.safetensors"),
+    ("state.json", lambda file: file.write_text("{"), "does not say how far training has come"),
+    ("state.json", lambda file: file.write_text("[" * 100_000), "does not say how far training has come"),
+    ("state.json", lambda file: file.write_bytes(b"\xff\xfe"), "cannot read"),
+    ("state.json", lambda file: file.write_text('{"step": "six"}'), "does not say how far training has come (step)"),
+    ("state.json", lambda file: file.write_text('{"steps": 6}'), "does not say how far training has come (steps)"),
+    ("state.json", lambda file: file.write_text('{"step": -6}'), "says that -6 steps were taken"),
+]
+"""A file of a checkpoint, what befalls it before the manifest is written, and what is said then."""
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGES)
+def test_damage_that_the_manifest_agrees_with_costs_one_line(
+    name: str, damage: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    folder = checkpoints.save(tmp_path, make(7))
+    damage(folder / name)
+    sealed(folder)
+    with pytest.raises(UserError) as caught:
+        checkpoints.load(folder)
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if name == "action.safetensors":
+        for read in (lambda: checkpoints.read_weights(tmp_path, raw=True), lambda: checkpoints.read_config(folder / name)):
+            with pytest.raises(UserError) as caught:
+                read()
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("manifest", ["[]", "null", "[" * 100_000, '{"state.json": 3}', "{}"])
+def test_a_manifest_that_is_none_costs_one_line(manifest: str, tmp_path: Path) -> None:
+    folder = checkpoints.save(tmp_path, make(7))
+    (folder / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=r"cannot read its manifest.json|does not name|is damaged"):
+        checkpoints.load(folder)
+
+
+def test_what_may_not_be_read_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root may read everything, the operating system's answer is put in."""
+    folder = checkpoints.save(tmp_path, make(7))
+
+    def denied(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for owner, name in ((checkpoints, "sha256"), (Path, "iterdir"), (Path, "exists"), (Path, "is_file"), (checkpoints, "load_file")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, denied)
+            outcome = run_cli("sample", tmp_path, "--raw")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert "Permission denied" in outcome.err, name
+    for name in ("x" * 300, "a\0b"):
+        outcome = run_cli("sample", tmp_path / name)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+    (folder.parent / f"step-{'9' * 5000}"[:200]).mkdir()
+    assert checkpoints.latest(tmp_path) == folder
+
+
+def test_resuming_without_a_part_of_the_optimiser_costs_one_line(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    file = checkpoints.find(run) / "optimizer.safetensors"
+    entries = load_file(file)
+    gone = sorted(key for key in entries if key.endswith(":exp_avg"))[0]
+    save_file({key: value for key, value in entries.items() if key != gone}, file)
+    sealed(file.parent)
+    outcome = run_cli("train", "digits", "--run-dir", run, *sets([*TINY, "training.images=112"]))
+    assert (outcome.code, f"optimizer.safetensors lacks exp_avg of {gone[:-8]}" in outcome.err) == (2, True), outcome.err
+    assert outcome.err.count("\n") == 1

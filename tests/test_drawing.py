@@ -14,8 +14,9 @@ from PIL import Image, ImageSequence
 
 import amgen
 from amgen import config, sampling
+from amgen.checks import parse_indices
 from amgen.data import open_dataset, to_float, to_uint8
-from amgen.drawing import draw, parse_indices
+from amgen.drawing import draw
 from amgen.errors import UserError
 from amgen.output import ImageFolder, read_noise, save_animation
 from amgen.processes import Processes

@@ -1,3 +1,4 @@
+import copy
 import math
 from collections.abc import Callable
 
@@ -35,8 +36,39 @@ def test_no_graph_is_left_and_evaluations_are_counted(dtype: torch.dtype) -> Non
         velocity = dynamics.velocity(0.5, torch.randn(2, 3, dtype=dtype))
     assert not velocity.requires_grad
     assert velocity.grad_fn is None
-    assert not any(parameter.requires_grad for parameter in action.parameters())
     assert dynamics.evaluations == 3
+
+
+class Dropping(torch.nn.Module):
+    """A body that loses half of its input while it is trained."""
+
+    def __init__(self, inner: torch.nn.Module):
+        super().__init__()
+        self.dropout, self.inner = torch.nn.Dropout(0.5), inner
+
+    def forward(self, t: Tensor, x: Tensor, *rest: Tensor | None) -> Tensor:
+        return self.inner(t, self.dropout(x), *rest)
+
+
+def test_a_network_in_training_is_evaluated_frozen_and_left_as_it_was(dtype: torch.dtype) -> None:
+    """With dropout, one parameter that is frozen already and one part in eval mode; the velocity is that of a copy in eval mode."""
+    action = DotAction(Dropping(small_action(3, dtype).body))
+    next(action.parameters()).requires_grad_(False)
+    action.body.inner.eval()
+    before = [module.training for module in action.modules()], [parameter.requires_grad for parameter in action.parameters()]
+    assert sum(before[0]) >= 2
+    assert sum(before[1]) >= 2
+    x, signs = torch.randn(4, 3, dtype=dtype), torch.ones(4, 1, 3, dtype=dtype)
+    copied = Dynamics(copy.deepcopy(action).requires_grad_(False).eval())
+    dynamics = Dynamics(action)
+    torch.testing.assert_close(dynamics.velocity(0.3, x), copied.velocity(0.3, x), rtol=0, atol=0)
+    torch.testing.assert_close(dynamics.divergence(0.3, x, signs), copied.divergence(0.3, x, signs), rtol=0, atol=0)
+    with pytest.raises(RuntimeError):
+        dynamics.velocity(0.3, x[:, :2])  # an error on the way changes nothing either
+    assert ([module.training for module in action.modules()], [parameter.requires_grad for parameter in action.parameters()]) == before
+    assert all(parameter.grad is None for parameter in action.parameters())
+    action(torch.zeros(4, dtype=dtype), x).sum().backward()  # training goes on
+    assert all(parameter.grad is not None for parameter in action.parameters() if parameter.requires_grad)
 
 
 class Watched(torch.nn.Module):

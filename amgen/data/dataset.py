@@ -142,8 +142,19 @@ class ImageDataset:
         return to_float(self.images(indices))
 
     def record(self) -> dict[str, Any]:
-        """Return the options that the data decided, for the configuration of the run: none."""
-        return {}
+        """Return the options that the data decided, for the configuration of the run: the names of the classes, if there are several.
+
+        Raises:
+            UserError: if the options name another number of classes.
+        """
+        given, found = self.options.classes, self.source.classes
+        if given is not None and len(given) != len(found):
+            raise UserError(f"data.classes names {len(given)} classes, but {self.source.description} has {len(found)}: leave it out")
+        # Names of folders may hold bytes that are no text, which no configuration can.
+        names = [name.encode("utf-8", "backslashreplace").decode() for name in found]
+        if given is not None and (len(set(given)) < len(given) or (given != names and set(given) == set(names))):
+            raise UserError(f"data.classes names a class twice, or those of {self.source.description} in another order: leave it out")
+        return {"classes": given or names} if len(found) > 1 else {}
 
     def stream(self, seed: int) -> "TrainingStream":
         """Return the training stream of a seed."""

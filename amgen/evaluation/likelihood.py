@@ -31,14 +31,15 @@ from torch import Tensor
 from amgen.batching import in_batches
 from amgen.config import ODE_SOLVERS, SDE_SOLVERS, SamplingConfig, change
 from amgen.data import ImageDataset, open_dataset, to_float
-from amgen.drawing import REPORT_EVERY
 from amgen.dynamics import Dynamics
 from amgen.errors import Diverged, UserError
 from amgen.evaluation.metrics import Figure
 from amgen.evaluation.report import Evaluation
 from amgen.kinds import Entropic, Unbalanced
+from amgen.labels import labels_of
 from amgen.paths import Path
 from amgen.processes import Processes
+from amgen.progress import REPORT_EVERY
 from amgen.randomness import Purpose, derive_seed, permutation, rademacher, uniforms
 from amgen.sampling import Model, describe_solver, solver_of
 from amgen.solvers import ADAPTIVE, ODESolver
@@ -84,14 +85,15 @@ def evaluate(
     solver = solver_of(options)
     assert isinstance(solver, ODESolver)  # as checked
     dataset = open_dataset(change(model.config.images, {"path": data}), say if processes.main else None)
-    labels = _labels(model, dataset)
+    labelled = labels_of(model.config, [0], images=dataset) is not None  # classes that do not fit are found before anything slow
     indices = choose(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
     start = reported = time.perf_counter()
     found: list[tuple[int, list[float]]] = []
     evaluations = 0
 
     def prepared(batch: Sequence[int]) -> tuple[Dynamics, Tensor, Tensor | None]:
-        dynamics = Dynamics(model.action, model.kind, model.path, None if labels is None else labels[batch].to(model.device))
+        labels = labels_of(model.config, batch, images=dataset)
+        dynamics = Dynamics(model.action, model.kind, model.path, None if labels is None else labels.to(model.device))
         x = dequantise(dataset.images(batch), seed, batch).to(model.device)
         return dynamics, x, draw_probes(seed, batch, probes, x.shape[1:]).to(x) if probes else None
 
@@ -117,7 +119,7 @@ def evaluate(
         figures=[bits_figure(torch.tensor([bits[index] for index in indices], dtype=torch.float64), exact=not probes)],
         generated=0,
         real=len(indices),
-        reference=f"{dataset.source.description}, drawn by the seed from {len(dataset):,}{', each given its class' * (labels is not None)}",
+        reference=f"{dataset.source.description}, drawn by the seed from {len(dataset):,}{', each given its class' * labelled}",
         features=None,
         model=model.describe(),
         sampling={**describe_solver(options), "NFE": evaluations, "seed": seed, "probes": probes or "exact"},
@@ -263,16 +265,3 @@ def _finite(values: Tensor, names: Sequence[str]) -> Tensor:
         first = names[int((~finite).nonzero()[0])]
         raise Diverged(f"{first} meets values that are not finite on its way to noise: use more steps or another checkpoint")
     return values
-
-
-def _labels(model: Model, dataset: ImageDataset) -> Tensor | None:
-    """Return the class of each image, where the model has classes."""
-    classes, found = model.config.action.classes, len(dataset.source.classes)
-    if not classes:
-        return None
-    if classes != found:
-        raise UserError(
-            f"this model knows {classes} classes, but {dataset.source.description} has {found}: "
-            "give images of the same classes (--data), in one folder a class"
-        )
-    return dataset.labels

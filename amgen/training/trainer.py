@@ -308,7 +308,8 @@ class Trainer:
         """Return the model of the first averaged weights, and what to draw from it."""
         options = self.config.sampling
         rate, weights = next(iter(self.averages.averages.items()))
-        model = assemble(self.config, with_weights(self.action, weights), checkpoints.ema_name(rate), self.progress.images, self.run)
+        name, action = checkpoints.ema_name(rate), with_weights(self.action, weights)
+        model = assemble(self.config, action, name, self.progress.images, self.run, checkpoints.digest(weights))
         images = self.dataset if self.path.guided else None
         return model, Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
 
@@ -387,9 +388,8 @@ class Trainer:
         checkpoints.load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
         self.averages.load(checkpoint.weights)
         for name, parameter in self.action.named_parameters():
-            self.optimizer.state[parameter] = {
-                entry: checkpoint.optimizer[f"{name}:{entry}"].to(parameter.device) for entry in ("step", "exp_avg", "exp_avg_sq")
-            }
+            state = checkpoints.optimizer_state(checkpoint, name, folder)
+            self.optimizer.state[parameter] = {entry: value.to(parameter.device) for entry, value in state.items()}
         self.progress = checkpoint.progress
         self.times.load(checkpoint.progress.times)
 

@@ -1,0 +1,114 @@
+"""Which class each image is of: one rule for drawing, encoding and scoring alike, and the names that classes have."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from amgen.config import Config, DataConfig
+from amgen.data import ImageDataset, SnapshotDataset
+from amgen.errors import UserError, nearest
+
+LISTED = 20
+"""Most class names in an error message."""
+
+
+def labels_of(
+    config: Config,
+    indices: Sequence[int],
+    label: int | None = None,
+    images: ImageDataset | SnapshotDataset | None = None,
+    given: Tensor | None = None,
+    between: tuple[int, int] | None = None,
+) -> Tensor | None:
+    """Return the class of each image, int64 (B,); None for a model without classes.
+
+    The class of image i is `label` where one is asked for; else the one given for it; else that of the image that it is made from; else i
+    modulo the number of classes.
+
+    Args:
+        config: configuration of the model.
+        indices: which images.
+        label: the class of all of them.
+        images: images that the model starts from or that are encoded; image i belongs to entry i modulo their number.
+        given: classes that belong to given points at t = 0, int64 (N,); image i has entry i.
+        between: images between two of these indices are of the class of the first.
+
+    Raises:
+        UserError: if the model has no such class, or the images have other classes.
+    """
+    classes = config.action.classes
+    if label is not None:
+        check_label(config, label)
+    if not classes:
+        return None
+    if label is not None:
+        return torch.full((len(indices),), label)
+    if given is not None:
+        return given[torch.as_tensor(indices)]
+    if isinstance(images, ImageDataset):
+        numbers = class_numbers(config, images)
+        return numbers[images.labels[[images.readable(index % len(images)) for index in indices]]]
+    if between is not None:
+        return torch.full((len(indices),), between[0] % classes)
+    return torch.tensor([index % classes for index in indices])
+
+
+def class_numbers(config: Config, images: ImageDataset) -> Tensor:
+    """Return which class of the model each class of `images` is, int64 (C,): the one of its name where all names agree, else the same one.
+
+    Raises:
+        UserError: if the model has another number of classes.
+    """
+    classes, found, names = config.action.classes, list(images.source.classes), class_names(config)
+    if classes != len(found):
+        raise UserError(
+            f"this model knows {classes} classes, but {images.source.description} has {len(found)}: "
+            "give images of the same classes, in one folder a class, or one class for all (--label)"
+        )
+    if names is not None and set(names) == set(found):
+        return torch.tensor([names.index(name) for name in found])
+    return torch.arange(classes)
+
+
+def class_names(config: Config) -> list[str] | None:
+    """Return the names of the model's classes in the order of their numbers; None where it has no classes or does not know their names."""
+    names = config.data.classes if isinstance(config.data, DataConfig) else None
+    return names if names is not None and len(names) == config.action.classes else None
+
+
+def class_name(config: Config, label: int) -> str:
+    """Return what a class is called: its name, or its number where it has none."""
+    names = class_names(config)
+    return str(label) if names is None else names[label]
+
+
+def find_label(config: Config, text: str | int | None) -> int | None:
+    """Return the number of a class that is given by name or by number; a name comes first where both would do. None stays None.
+
+    Raises:
+        UserError: if the model has no such class.
+    """
+    if text is None or isinstance(text, int):
+        number = text
+    else:
+        names = class_names(config) or []
+        if text in names:
+            return names.index(text)
+        number = int(text) if text.isdecimal() and len(text) < 10 else None
+        if number is None and config.action.classes:
+            choices = f"{', '.join(names)}, or a number from" if 0 < len(names) <= LISTED else "a number from"
+            raise UserError(f"unknown class {text[:80]!r}{nearest(text[:80], names)}: choose {choices} 0 to {config.action.classes - 1}")
+        number = -1 if number is None else number  # which a model without classes refuses as any other
+    if number is not None:
+        check_label(config, number)
+    return number
+
+
+def check_label(config: Config, label: int) -> None:
+    """Refuse a class that the model does not have."""
+    classes = config.action.classes
+    if not classes:
+        raise UserError(f"label={label}: this model was trained without classes (action.classes=0)")
+    if not 0 <= label < classes:
+        raise UserError(f"label={label}: this model knows the classes 0 to {classes - 1}")

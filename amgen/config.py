@@ -23,6 +23,8 @@ from amgen.errors import UserError, nearest, unknown
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0, le=1e12)]
+"""How fast something is forgotten: below 1 what is left of it after a step, at 1 and above its half-life in images."""
 
 MAY_CHANGE: JsonDict = {"may_change": True}
 """Marks the options that do not alter what is learned: a run may be resumed with another value of these."""
@@ -347,8 +349,11 @@ class AdaptiveTimesConfig(Section):
     """Times drawn where the loss varies most."""
 
     kind: Literal["adaptive"] = Field("adaptive", description="Density in proportion to the running deviation of the loss; stratified.")
-    bins: Positive = Field(32, description="Equal bins of [0, 1) with one density each.")
-    memory: Fraction = Field(0.99, description="Decay, per step, of what is remembered of the loss in each bin.")
+    bins: Annotated[int, Field(gt=0, le=65_536)] = Field(32, description="Equal bins of [0, 1) with one density each, at most 65,536.")
+    memory: Rate = Field(
+        4_410.0,
+        description="Half-life, images, of what is remembered of the loss in each bin; below 1, its decay per step of any batch_size.",
+    )
     floor: float = Field(0.01, gt=0, le=1, description="Share of the times that stays uniform.")
 
 
@@ -450,8 +455,9 @@ class TrainingConfig(Section):
     warmup_images: int = Field(0, ge=0, description="Images over which the learning rate rises linearly from 0.")
     decay: float = Field(0.0, ge=0, le=1, description="Last share of the run, over which the learning rate falls linearly to 0.")
     clip: float | None = Field(1.0, gt=0, description="Largest global norm of the gradient; null for no clipping.")
-    ema: Annotated[list[Fraction], Field(min_length=1)] = Field(
-        [0.999], description="Decay rates, per step, of the averaged weights; sampling uses the first."
+    ema: Annotated[list[Rate], Field(min_length=1)] = Field(
+        [44_300.0],
+        description="Half-lives, images, of the averaged weights; below 1, decays per step of any batch_size. Sampling uses the first.",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
         "fp32", description="Arithmetic of the network; fp64 to check that what should not matter does not."

@@ -95,7 +95,7 @@ class Trainer:
             weight_decay=options.weight_decay,
             fused=True,
         )
-        self.averages = ExponentialAverages(self.action, options.ema)
+        self.averages = ExponentialAverages(self.action, options.ema, options.batch_size)
         self.progress = Progress(data=self.fingerprint)
         self.stopwatch = Stopwatch(accelerator.device)
         self.block_norms: dict[str, float] = {}

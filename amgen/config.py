@@ -90,7 +90,7 @@ class DataConfig(Section):
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="A file that is no readable image: stop, or take the next readable one in its place, and count it."
     )
-    workers: int = Field(0, ge=0, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
+    workers: int = Field(0, ge=0, le=256, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
     masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
 
 
@@ -285,7 +285,10 @@ class OptimalTransportCouplingConfig(Section):
     """Noise and images are joined by optimal transport."""
 
     kind: Literal["ot"] = Field("ot", description="Exact optimal transport among the members of a group.")
-    group: Positive = Field(64, description="Consecutive images of the training stream that are coupled among themselves.")
+    # The exact assignment of n to n takes n^2 numbers and some n^3 operations: 2 GB and minutes at this bound.
+    group: Annotated[int, Field(gt=0, le=16_384)] = Field(
+        64, description="Consecutive images of the training stream that are coupled among themselves, at most 16,384."
+    )
 
 
 CouplingConfig = Annotated[
@@ -442,7 +445,10 @@ class TrainingConfig(Section):
     """How long, how fast and how safely to train. Progress is counted in images seen."""
 
     images: Positive = Field(200_000, description="Images to train on, rounded up to whole batches.", json_schema_extra=MAY_CHANGE)
-    batch_size: Positive = Field(64, description="Images for each step, all processes together.")
+    # Some ten times the largest batches that images are trained with; what is far above is a slip, and would look like a hang.
+    batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
+        64, description="Images for each step, all processes together, at most 1,000,000."
+    )
     micro_batch: Positive | None = Field(
         None,
         description="Most images a process holds in one pass; a larger share is accumulated. Default: all of it.",
@@ -473,9 +479,9 @@ class TrainingConfig(Section):
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
         [], description="Also report to these; logs lie in the run's folder `tracking`.", json_schema_extra=MAY_CHANGE
     )
-    timeout: Positive = Field(
+    timeout: Annotated[int, Field(gt=0, le=2_592_000)] = Field(  # longer than 30 days no job runs, and clocks count in 64 bits
         600,
-        description="Seconds that a process waits for the others before it gives them up for lost.",
+        description="Seconds that a process waits for the others before it gives them up for lost, at most 30 days.",
         json_schema_extra=MAY_CHANGE,
     )
     keep_last: Positive = Field(2, description="Newest checkpoints to keep.", json_schema_extra=MAY_CHANGE)

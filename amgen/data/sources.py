@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from amgen.config import DataConfig
 from amgen.errors import UnreadableImage, UserError, nearest
+from amgen.files import locked, make_folder
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
@@ -186,14 +187,19 @@ def _torchvision(class_name: str, options: DataConfig, size: str, host: str) -> 
 
     root = Path(options.root).expanduser()
     try:
-        dataset = getattr(datasets, class_name)(root, train=True, download=options.download)
-    except RuntimeError as error:
-        if options.download:
-            raise UserError(f"could not fetch {class_name} from {host} into {root}: {error}") from None
-        raise UserError(
-            f"{class_name} is not in {root}: set data.download=true to fetch it ({size} from {host}), copy it there "
-            "as torchvision lays it out, or set data.path to a folder or zip of images"
-        ) from None
+        dataset = getattr(datasets, class_name)(root, train=True, download=False)
+    except RuntimeError:
+        if not options.download:
+            raise UserError(
+                f"{class_name} is not in {root}: set data.download=true to fetch it ({size} from {host}), copy it there "
+                "as torchvision lays it out, or set data.path to a folder or zip of images"
+            ) from None
+        # The first process of a machine fetches it; others wait, and find it there.
+        with locked(make_folder(root) / ".lock", wait=True):
+            try:
+                dataset = getattr(datasets, class_name)(root, train=True, download=True)
+            except (RuntimeError, OSError) as error:
+                raise UserError(f"could not fetch {class_name} from {host} into {root}: {error}") from None
     images = np.asarray(dataset.data)
     labels = np.asarray(dataset.targets).tolist()
     return ArraySource(images, labels, list(dataset.classes), f"{class_name} in {root}")

@@ -61,9 +61,9 @@ def decay(rate: float, step: int, batch_size: int) -> float:
 def image_decay(half_life: float, before: int, after: int) -> float:
     """Return the share of an average that is left when training goes from `before` to `after` images.
 
-    With h the half-life in images, an average loses the share (ln 2 / h) du of itself over du images, so that d = 0.5^((after - before) / h).
-    During the warm-up h is at most (ln 2 / 9) u = 0.077 u after u images: over a batch of B, d = 1 - B ln 2 / h = 1 - 9 B / u, which
-    is (1 + n) / (10 + n) = 1 - 9 / (10 + n) at the step n = u / B once n is large. Integrated over the images of a step,
+    With h the half-life, an average loses the share (ln 2 / h) du of itself over du images, so that d = 0.5^((after - before) / h).
+    During the warm-up h is at most (ln 2 / 9) u = 0.077 u after u images: over a batch of B, d = 1 - B ln 2 / h = 1 - 9 B / u, which is
+    (1 + n) / (10 + n) = 1 - 9 / (10 + n) at the step n = u / B once n is large. Integrated over the images of a step,
 
         d = exp(-int max(ln 2 / half_life, 9 / u) du) = (a / b)^9 0.5^((after - b) / half_life),
 

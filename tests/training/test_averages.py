@@ -1,5 +1,6 @@
 """Averages of the weights: rates per step and half-lives in images, their names, and where they are chosen."""
 
+import itertools
 import json
 import math
 import shutil
@@ -47,7 +48,7 @@ def test_shares_of_steps_multiply() -> None:
     """d over 128 images is the product of d over its parts, whatever they are, before, across and after the end of the warm-up."""
     for start in (0, 128, 6400, 25_984, 90_000):
         edges = [start, start + 16, start + 64, start + 80, start + 128]
-        parts = math.prod(image_decay(2000, before, after) for before, after in zip(edges, edges[1:], strict=False))
+        parts = math.prod(image_decay(2000, before, after) for before, after in itertools.pairwise(edges))
         assert parts == pytest.approx(image_decay(2000, start, start + 128), rel=1e-12)
 
 

@@ -162,7 +162,8 @@ def build_times(config: Config) -> TimeSampler:
     """Build the sampler of times."""
     options = config.times
     if isinstance(options, AdaptiveTimesConfig):
-        return AdaptiveTimes(options.bins, options.memory, options.floor)
+        memory = options.memory if options.memory < 1 else 0.5 ** (config.training.batch_size / options.memory)
+        return AdaptiveTimes(options.bins, memory, options.floor)
     return UniformTimes() if isinstance(options, UniformTimesConfig) else StratifiedTimes()
 
 

@@ -64,7 +64,7 @@ def carry(model: Model, points: Tensor, times: Sequence[float], options: Samplin
             x = solver.solve(leg.drift, leg.diffusion, brownian, x)
         elif isinstance(model.kind, Unbalanced):
             state = solver.solve(leg.velocity_and_growth, torch.cat([x, x.new_zeros(len(x), 1)], dim=1))
-            x, log_weights = state[:, :-1], log_weights + state[:, -1].double().cpu()
+            x, log_weights = state[:, :-1], log_weights + state[:, -1].cpu().double()
         else:
             x = solver.solve(leg.velocity, x)
         x = model.path.finish(x)

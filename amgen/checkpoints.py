@@ -2,7 +2,7 @@
 
 RUN/checkpoints/step-00003125/
     action.safetensors      the weights; the configuration travels in the metadata
-    ema-0.999.safetensors   averaged weights, one file for each rate
+    ema-44300.safetensors   averaged weights, one file for each rate of training.ema
     optimizer.safetensors   the optimiser's state, keyed by parameter
     state.json              how far training has come
     manifest.json           SHA-256 of each of the others
@@ -101,9 +101,14 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
 
 
+def rate_text(rate: float) -> str:
+    """Return a rate as it is written in names: 0.998, and 44300 for a half-life in whole images."""
+    return str(int(rate)) if rate >= 1 and rate == int(rate) else str(rate)
+
+
 def ema_name(rate: float) -> str:
     """Return the name of the averaged weights of a rate."""
-    return f"ema-{rate}"
+    return f"ema-{rate_text(rate)}"
 
 
 def folder_of(run: Path) -> Path:
@@ -217,7 +222,7 @@ def read_weights(source: Path, ema: float | None = None, raw: bool = False) -> W
     config = read_config(folder / f"{ACTION}.safetensors")
     rates = config.training.ema
     if ema is not None and ema not in rates:
-        raise UserError(f"{folder} has no averaged weights of rate {ema}: choose one of {', '.join(map(str, rates))}")
+        raise UserError(f"{folder} has no averaged weights of rate {rate_text(ema)}: choose one of {', '.join(map(rate_text, rates))}")
     name = ACTION if raw else ema_name(rates[0] if ema is None else ema)
     file = folder / f"{name}.safetensors"
     verify(folder, [file.name])
@@ -303,19 +308,6 @@ def _read_progress(file: Path) -> Progress:
     if progress.step < 0 or progress.images < 0:
         raise UserError(f"{file} says that {progress.step} steps were taken: {_fall_back(file.parent)}")
     return progress
-
-
-def optimizer_state(checkpoint: Checkpoint, parameter: str, folder: Path) -> dict[str, Tensor]:
-    """Return what the optimiser knows of one parameter.
-
-    Raises:
-        UserError: if the checkpoint lacks some of it.
-    """
-    wanted = ("step", "exp_avg", "exp_avg_sq")
-    missing = [entry for entry in wanted if f"{parameter}:{entry}" not in checkpoint.optimizer]
-    if missing:
-        raise UserError(f"{folder / 'optimizer.safetensors'} lacks {missing[0]} of {parameter}: {_fall_back(folder)}")
-    return {entry: checkpoint.optimizer[f"{parameter}:{entry}"] for entry in wanted}
 
 
 def _fall_back(folder: Path) -> str:

@@ -24,6 +24,8 @@ from amgen.wording import KINDS, check_sections, first_problem, section_expected
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0, le=1e12)]
+"""How fast something is forgotten: below 1 what is left of it after a step, at 1 and above its half-life in images."""
 
 LARGEST_IMAGE = 16_384
 """Most pixels of a side. This and the other upper bounds are beyond what any machine computes: they tell slips from options."""
@@ -305,7 +307,10 @@ class OptimalTransportCouplingConfig(Section):
     """Noise and images are joined by optimal transport."""
 
     kind: Literal["ot"] = Field("ot", description="Exact optimal transport among the members of a group.")
-    group: Positive = Field(64, le=16_384, description="Consecutive images of the training stream that are coupled among themselves.")
+    # The exact assignment of n to n takes n^2 numbers and some n^3 operations: 2 GB and minutes at this bound.
+    group: Annotated[int, Field(gt=0, le=16_384)] = Field(
+        64, description="Consecutive images of the training stream that are coupled among themselves, at most 16,384."
+    )
 
 
 CouplingConfig = Annotated[
@@ -369,8 +374,11 @@ class AdaptiveTimesConfig(Section):
     """Times drawn where the loss varies most."""
 
     kind: Literal["adaptive"] = Field("adaptive", description="Density in proportion to the running deviation of the loss; stratified.")
-    bins: Positive = Field(32, le=1_000_000, description="Equal bins of [0, 1) with one density each.")
-    memory: Fraction = Field(0.99, description="Decay, per step, of what is remembered of the loss in each bin.")
+    bins: Annotated[int, Field(gt=0, le=65_536)] = Field(32, description="Equal bins of [0, 1) with one density each, at most 65,536.")
+    memory: Rate = Field(
+        4_410.0,
+        description="Half-life, images, of what is remembered of the loss in each bin; below 1, its decay per step of any batch_size.",
+    )
     floor: float = Field(0.01, gt=0, le=1, description="Share of the times that stays uniform.")
 
 
@@ -459,7 +467,10 @@ class TrainingConfig(Section):
     """How long, how fast and how safely to train. Progress is counted in images seen."""
 
     images: Positive = Field(200_000, description="Images to train on, rounded up to whole batches.", json_schema_extra=MAY_CHANGE)
-    batch_size: Positive = Field(64, description="Images for each step, all processes together.")
+    # Some ten times the largest batches that images are trained with; what is far above is a slip, and would look like a hang.
+    batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
+        64, description="Images for each step, all processes together, at most 1,000,000."
+    )
     micro_batch: Positive | None = Field(
         None,
         description="Most images a process holds in one pass; a larger share is accumulated. Default: all of it.",
@@ -472,8 +483,9 @@ class TrainingConfig(Section):
     warmup_images: int = Field(0, ge=0, description="Images over which the learning rate rises linearly from 0.")
     decay: float = Field(0.0, ge=0, le=1, description="Last share of the run, over which the learning rate falls linearly to 0.")
     clip: float | None = Field(1.0, gt=0, description="Largest global norm of the gradient; null for no clipping.")
-    ema: Annotated[list[Fraction], Field(min_length=1)] = Field(
-        [0.999], description="Decay rates, per step, of the averaged weights; sampling uses the first."
+    ema: Annotated[list[Rate], Field(min_length=1)] = Field(
+        [44_300.0],
+        description="Half-lives, images, of the averaged weights; below 1, decays per step of any batch_size. Sampling uses the first.",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
         "fp32", description="Arithmetic of the network; fp64 to check that what should not matter does not."
@@ -489,9 +501,9 @@ class TrainingConfig(Section):
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
         [], description="Also report to these; logs lie in the run's folder `tracking`.", json_schema_extra=MAY_CHANGE
     )
-    timeout: Positive = Field(
+    timeout: Annotated[int, Field(gt=0, le=2_592_000)] = Field(  # longer than 30 days no job runs, and clocks count in 64 bits
         600,
-        description="Seconds that a process waits for the others before it gives them up for lost.",
+        description="Seconds that a process waits for the others before it gives them up for lost, at most 30 days.",
         json_schema_extra=MAY_CHANGE,
     )
     keep_last: Positive = Field(2, description="Newest checkpoints to keep.", json_schema_extra=MAY_CHANGE)

@@ -1,5 +1,7 @@
 """Writing files so that a crash leaves either the old one or the new one, never half of one."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -76,6 +78,52 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+_LOCKED: set[int] = set()
+"""Descriptors of the files that this process holds locks on."""
+
+
+@contextmanager
+def locked(file: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock on a file, which is created and stays there; yields whether its file system can lock at all.
+
+    The operating system lets go of it when this process ends, however it does.
+
+    Raises:
+        BlockingIOError: if another process holds it, and not `wait`.
+        UserError: if the file cannot be opened for writing.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}: choose another place") from None
+    _LOCKED.add(descriptor)
+    try:
+        yield _lock(descriptor, wait)
+    finally:
+        _LOCKED.discard(descriptor)
+        os.close(descriptor)
+
+
+def forget_locks() -> None:
+    """Let go, in a process that was forked, of the locks that it inherited; they would outlive the process that took them."""
+    for descriptor in list(_LOCKED):
+        os.close(descriptor)
+    _LOCKED.clear()
+
+
+def _lock(descriptor: int, wait: bool) -> bool:
+    """Take a lock by whichever way the file system knows; the second one is that of network folders."""
+    how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+    for take in (fcntl.flock, fcntl.lockf):
+        try:
+            take(descriptor, how)
+            return True
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise BlockingIOError(error.errno, error.strerror) from None
+    return False
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,6 +22,7 @@ from amgen.kinds import Kind, Unbalanced
 from amgen.labels import class_name, find_label, labels_of
 from amgen.paths import Given
 from amgen.paths import Path as ProbabilityPath
+from amgen.precision import set_tf32
 from amgen.processes import Processes
 from amgen.randomness import Purpose, gaussian, uniform, uniforms
 from amgen.solvers import ADAPTIVE, BrownianMotion, ODESolver, SDESolver, StepGrid, make_solver
@@ -453,7 +454,7 @@ def _solve_with_weights(
 
     watch = None if observe is None else lambda t, state: observe(t, state[:, :-1].reshape(shape))
     end = solver.solve(velocity, torch.cat([x.flatten(1), start], dim=1), observe=watch)
-    return end[:, :-1].reshape(shape), end[:, -1].double().cpu()
+    return end[:, :-1].reshape(shape), end[:, -1].cpu().double()
 
 
 def _start_images(model: Model, images: ImageDataset | SnapshotDataset | None, indices: Sequence[int]) -> Tensor | None:
@@ -479,11 +480,12 @@ def describe_solver(options: SamplingConfig) -> dict[str, Any]:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of that name; auto for a GPU where there is one.
+    """Return the device of that name; auto for a GPU where there is one. What is computed there is in full precision, without TF32.
 
     Raises:
         UserError: if it cannot be used here.
     """
+    set_tf32(False)
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")

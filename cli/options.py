@@ -42,7 +42,9 @@ BatchSize = Annotated[
         metavar="auto|N", help="Images carried together; auto: as many as the memory holds and speed gains from. Default: the run's."
     ),
 ]
-Ema = Annotated[float | None, typer.Option(help="Rate of the averaged weights to use. Default: the run's first.")]
+Ema = Annotated[
+    float | None, typer.Option(help="Averaged weights to use: an entry of training.ema, such as 22200 or 0.998. Default: the run's first.")
+]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the weights themselves instead of an average.")]
 Label = Annotated[
     str | None,

@@ -31,7 +31,7 @@ from amgen.training.ema import ExponentialAverages
 
 SLICE = 1.0
 """Seconds of training between turns."""
-SCALE_FREE = 1.0
+SCALE_FREE = math.nextafter(1, 0)
 """Rate of the averaged weights that leaves the warm-up of ExponentialAverages, d = (1 + n) / (10 + n) at step n, as it is for ever."""
 
 
@@ -140,7 +140,7 @@ class Training:
         self.path, self.times = build_path(settings), build_times(settings)
         self.stream = CoupledStream(dataset.stream(settings.seed), build_coupling(settings), within_classes=False)
         self.optimizer = torch.optim.Adam(method.network.parameters(), lr=learning_rate, betas=settings.training.betas, fused=True)
-        self.averages = ExponentialAverages(method.network, [SCALE_FREE])
+        self.averages = ExponentialAverages(method.network, [SCALE_FREE], settings.training.batch_size)
         self.spent = 0.0
         self.losses: list[float] = []
 

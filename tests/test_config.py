@@ -30,7 +30,7 @@ def test_cifar10_is_the_papers() -> None:
     assert (options.action.width, options.action.multipliers, options.action.blocks) == (128, [1, 2, 2, 2], 2)
     assert (options.action.attention, options.action.dropout) == ([16, 8], 0.1)
     training = options.training
-    assert (training.learning_rate, training.batch_size, training.clip, training.ema[0]) == (1e-4, 128, 1.0, 0.9999)
+    assert (training.learning_rate, training.batch_size, training.clip, training.ema[0]) == (1e-4, 128, 1.0, 887_000)
     assert training.warmup_images == 5_000 * 128
     assert training.images == 500_000 * 128
 

@@ -155,7 +155,7 @@ def test_averaged_weights_are_scored(constant: Config, digits: ImageDataset) -> 
     ages = {}
     for total in (400, 4000):
         counting = nn.Linear(1, 1, bias=False).double().requires_grad_(False)
-        averages = type(training.averages)(counting, [SCALE_FREE])
+        averages = type(training.averages)(counting, [SCALE_FREE], 1)
         for step in range(1, total + 1):
             counting.weight.fill_(step)
             averages.update(step)

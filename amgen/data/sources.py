@@ -25,6 +25,7 @@ from PIL import Image
 from amgen.config import DataConfig
 from amgen.decoding import check_size, decode, open_regular, unreadable
 from amgen.errors import UserError, nearest, printable
+from amgen.files import locked, make_folder
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 TABLES = frozenset({".csv", ".tsv", ".npz", ".h5ad", ".parquet"})
@@ -370,10 +371,11 @@ def _torchvision(class_name: str, options: DataConfig, size: str, host: str, say
                 raise UserError(
                     f"{class_name} is not in {where}: set data.download=true to fetch it ({size} from {host}), {offline}"
                 ) from None
-            if say is not None:
-                say(f"fetching {class_name}, {size} from {host}, into {where}")
-            fetching = True
-            with _impatient():
+            # The first process of a machine fetches it; others wait, and find it there.
+            with locked(make_folder(root) / ".lock", wait=True), _impatient():
+                if say is not None:
+                    say(f"fetching {class_name}, {size} from {host}, into {where}")
+                fetching = True
                 dataset = read(root, train=True, download=True)
         images = np.asarray(dataset.data)
         labels = np.asarray(dataset.targets).tolist()

@@ -58,12 +58,12 @@ class Units:
         return cls(_rounded(points.mean(axis=0)), _rounded(axes))
 
     def inside(self, points: Tensor) -> Tensor:
-        """Map x (..., D) to z, float32."""
-        return ((points.double() - self.origin) @ self._inverse.T).float()
+        """Map x (..., D) to z, float32, on the CPU."""
+        return ((points.cpu().double() - self.origin) @ self._inverse.T).float()
 
     def outside(self, points: Tensor) -> Tensor:
         """Map z (..., D) to x, float32, on the CPU."""
-        return (self.origin + points.double().cpu() @ self.axes.T).float()
+        return (self.origin + points.cpu().double() @ self.axes.T).float()
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

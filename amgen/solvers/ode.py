@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from amgen.errors import UserError
+from amgen.precision import has_float64
 from amgen.solvers.grids import StepGrid
 
 Velocity = Callable[[float, Tensor], Tensor]
@@ -204,7 +205,8 @@ class AdaptiveSolver(ODESolver):
             return error.reshape(len(x), -1).square().mean(dim=1).sqrt().max()
 
         ends = (1.0, 0.0) if backward else (0.0, 1.0)
-        times = torch.linspace(*ends, 2 if observe is None else 33, dtype=torch.float64, device=x.device)
+        exact = torch.float64 if has_float64(x.device) else torch.float32
+        times = torch.linspace(*ends, 2 if observe is None else 33, dtype=exact, device=x.device)
         try:
             path = odeint(
                 lambda t, point: velocity(float(t), point),
@@ -214,7 +216,7 @@ class AdaptiveSolver(ODESolver):
                 atol=self.tolerance,
                 method=self.method,
                 # A step ends exactly at the end; otherwise it overshoots, where the action was never trained, and is interpolated back.
-                options={"norm": worst_sample, "dtype": torch.float64, "step_t": times[-1:]},
+                options={"norm": worst_sample, "dtype": exact, "step_t": times[-1:]},
             )
         except AssertionError as error:
             raise UserError(

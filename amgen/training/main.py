@@ -2,10 +2,11 @@
 
 import os
 import warnings
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,9 +14,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from rich.console import Console
 
-from amgen.config import Config, change
+from amgen.config import Config, SimulatedConfig, change
 from amgen.data import ImageDataset, SnapshotDataset, open_dataset
-from amgen.training.peers import notice_lost_peers, refuse_sharding
+from amgen.data.sources import NAMED
+from amgen.training.peers import explain_failures, notice_lost_peers, refuse_sharding
 from amgen.training.run import hold, prepare_run
 from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers
 from amgen.training.trainer import Trainer
@@ -28,7 +30,7 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
 
     Raises:
         UserError: if the options do not fit the data, the run directory or the number of processes.
-        Interrupted: after SIGINT, SIGTERM or SIGUSR1, once the state is saved.
+        Interrupted: after SIGINT, SIGTERM, SIGUSR1 or SIGHUP, once the state is saved.
         Diverged: if the loss or the gradient stops being finite.
         PeerLost: if another process dies or does not answer for `training.timeout` seconds.
     """
@@ -39,7 +41,6 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if options.compile:  # a cache that survives reboots and is shared by the jobs of a cluster, unlike the default in /tmp
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path("~/.cache/amgen/compiled").expanduser()))
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
     # Without `cpu`, accelerate runs a torchrun on a machine without GPUs as so many separate runs of one process.
     cpu = options.device == "cpu" or not torch.accelerator.is_available()
     # A run in the same process may have had another precision, which accelerate otherwise keeps for good.
@@ -52,35 +53,52 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=options.timeout))],
     )
     console = console or Console()
-    # Names of files are no markup: what stands in brackets is theirs.
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = _speaker(console, accelerator.is_main_process)
+    config = _with_absolute_paths(config)
     dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
-    with hold(run) if accelerator.is_main_process else nullcontext():
-        _train(config, dataset, run, restart, accelerator, console)
+    with hold(run, say) if accelerator.is_main_process else nullcontext():
+        _train(config, dataset, run, restart, accelerator, console, say)
+
+
+def _speaker(console: Console, main: bool) -> Callable[[str], None]:
+    """Return what prints a line on the main process, and does nothing on the others."""
+
+    def say(line: str) -> None:
+        if main:
+            with suppress(OSError):  # a terminal that was closed ends no training
+                # Names of files are no markup: what stands in brackets is theirs.
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return say
 
 
 def _train(
-    config: Config, dataset: ImageDataset | SnapshotDataset, run: Path, restart: bool, accelerator: Accelerator, console: Console
+    config: Config,
+    dataset: ImageDataset | SnapshotDataset,
+    run: Path,
+    restart: bool,
+    accelerator: Accelerator,
+    console: Console,
+    say: Callable[[str], None],
 ) -> None:
     """Train once processes and data are there, and nobody else is at work in the run directory."""
     options = config.training
-    say = partial(console.print, markup=False) if accelerator.is_main_process else lambda *args, **kwargs: None
     # The main process alone touches the folder; the others learn what it found there.
     found = [prepare_run(run, config, restart)] if accelerator.is_main_process else [None]
     checkpoint = broadcast_object_list(found)[0]
-    trainer = Trainer(config, dataset, run, accelerator, console)
+    with explain_failures(accelerator.device, 0, config.data.workers):
+        trainer = Trainer(config, dataset, run, accelerator, console)
     say(
         f"{dataset.summary()}, "
         f"{sum(p.numel() for p in trainer.action.parameters()):,} parameters, batch {options.batch_size} on "
-        f"{accelerator.num_processes} x {accelerator.device}, run directory {run}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f"{accelerator.num_processes} x {accelerator.device}, run directory {run}"
+    )
     if checkpoint is not None:
         trainer.resume(checkpoint)
-        say(f"resuming from {checkpoint}", highlight=False, soft_wrap=True)
+        say(f"resuming from {checkpoint}")
     if trainer.progress.step >= trainer.total_steps:
-        say(f"already trained on {trainer.progress.images:,} images: raise training.images to go on", highlight=False)
+        say(f"already trained on {trainer.progress.images:,} images: {_how_to_go_on(config)}")
         return
     start_trackers(accelerator, config, run, trainer.progress.images)
     try:
@@ -88,4 +106,29 @@ def _train(
             trainer.train()
     finally:
         finish_trackers(accelerator)
-    say(f"trained on {trainer.progress.images:,} images: {run}", highlight=False, soft_wrap=True)
+    say(f"trained on {trainer.progress.images:,} images: {run}")
+
+
+def _how_to_go_on(config: Config) -> str:
+    decay = config.training.decay
+    if not decay:
+        return "raise training.images to go on"
+    return (
+        f"the learning rate has fallen to its end (training.decay={decay:g}), so that this run cannot go on: train more images in another "
+        "--run-dir, or anew with --restart"
+    )
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Return the configuration with its files named from the root, so that the run can be used from any folder."""
+    changes: dict[str, Any] = {"evaluation": {**config.evaluation.model_dump(mode="json"), "data": _absolute(config.evaluation.data)}}
+    if not isinstance(config.data, SimulatedConfig):
+        changes["data"] = {**config.data.model_dump(mode="json"), "path": _absolute(config.data.path)}
+    return change(config, changes)
+
+
+def _absolute(path: str | None) -> str | None:
+    """Return the absolute path of what there is; names of data sets, and what there is not, stay as they are."""
+    if path is None or path in NAMED or not Path(path).expanduser().exists():
+        return path
+    return str(Path(path).expanduser().absolute())

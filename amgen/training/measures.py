@@ -8,11 +8,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from amgen.checkpoints import rate_text
+from amgen.precision import double
+
 
 def gradient_norms(module: nn.Module) -> dict[str, float]:
     """Return the norm of the gradient of each block of an action, `gradient_norm/BLOCK` to norm."""
     named = [(_block_of(name), parameter.grad) for name, parameter in module.named_parameters() if parameter.grad is not None]
-    squares = torch.stack(torch._foreach_norm([gradient for _, gradient in named])).double().square().tolist()
+    squares = double(torch.stack(torch._foreach_norm([gradient for _, gradient in named]))).square().tolist()
     totals: dict[str, float] = {}
     for (block, _), square in zip(named, squares, strict=True):
         totals[block] = totals.get(block, 0.0) + square
@@ -29,7 +32,7 @@ def average_distances(module: nn.Module, averages: Mapping[float, Mapping[str, T
     weights = module.state_dict()
     size = _norm(list(weights.values()))
     differences = {rate: [weights[name] - tensor for name, tensor in average.items()] for rate, average in averages.items()}
-    return {f"ema_distance/{rate}": _norm(tensors) / size for rate, tensors in differences.items()}
+    return {f"ema_distance/{rate_text(rate)}": _norm(tensors) / size for rate, tensors in differences.items()}
 
 
 class Stopwatch:
@@ -60,7 +63,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def _norm(tensors: list[Tensor]) -> float:
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)).double()))
+    return float(torch.linalg.vector_norm(double(torch.stack(torch._foreach_norm(tensors)))))
 
 
 def _block_of(parameter: str) -> str:

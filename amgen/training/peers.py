@@ -1,13 +1,20 @@
 """The other processes of a run: how they may be joined, and what happens when one of them dies."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from amgen import checkpoints
-from amgen.errors import PeerLost, UserError
-from amgen.processes import of_a_peer, reason_of
+from amgen.errors import AmgenError, PeerLost, UserError, out_of_memory
+from amgen.processes import Processes, of_a_peer, reason_of
+
+T = TypeVar("T")
 
 SHARDED = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -52,3 +59,92 @@ def notice_lost_peers(run: Path, rank: int, processes: int) -> Iterator[None]:
             f"process {rank} stops because another of the {processes} is lost ({reason}): {rescue}; run the same command again to go on",
             reason,
         ) from None
+
+
+class GivenUp(AmgenError):
+    """Work that the processes share failed in one of them, and all have left it."""
+
+
+@dataclass(frozen=True)
+class CarefulProcesses(Processes):
+    """Processes that all leave a shared work when it fails in one of them, instead of waiting for it.
+
+    Before anything is exchanged, each says whether it is still at work; so whoever fails says so once (`give_up`) and is heard by the
+    others at their next exchange, or at the end (`finish`).
+    """
+
+    def gather(self, values: list[T]) -> list[T]:
+        """Return the lists of all processes joined. Raises GivenUp in all if one has given up."""
+        self.finish()
+        return super().gather(values)
+
+    def merge(self, table: Tensor) -> Tensor:
+        """Add up tables. Raises GivenUp in all if one has given up."""
+        self.finish()
+        return super().merge(table)
+
+    def finish(self) -> None:
+        """Wait for the others to come as far. Raises GivenUp in all if one has given up."""
+        if reason := next(filter(None, super().gather([""])), None):
+            raise GivenUp(reason)
+
+    def give_up(self, reason: str) -> None:
+        """Tell the others that this process has left the work."""
+        super().gather([reason])
+
+
+@contextmanager
+def forgiving(processes: CarefulProcesses, say: Callable[[str], None], what: str) -> Iterator[None]:
+    """Run a block that all processes share and that may fail: then one line says so, and all go on behind it.
+
+    Args:
+        processes: those that the block works with.
+        say: takes the line, in the main process.
+        what: the work, which begins the line.
+    """
+    reason = ""
+    try:
+        yield
+        processes.finish()
+    except GivenUp as error:
+        reason = str(error)
+    except Exception as error:  # whatever it is: a picture is not worth a training
+        if isinstance(error, PeerLost) or (isinstance(error, RuntimeError) and processes.count > 1 and of_a_peer(error)):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, AmgenError) and not out_of_memory(error):
+            reason = f"{type(error).__name__}: {reason}"
+        processes.give_up(reason)
+    if reason and processes.main:
+        say(f"{what} failed ({reason}): training goes on without")
+
+
+@contextmanager
+def explain_failures(device: torch.device, images: int, workers: int) -> Iterator[None]:
+    """Turn what libraries raise when memory runs out, or when a reading process is killed, into a line.
+
+    Args:
+        device: where the network is.
+        images: that a process holds in one pass; 0 while the network is made.
+        workers: reading processes.
+
+    Raises:
+        UserError: with what to do.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if out_of_memory(error) and not images:
+            raise UserError(f"{device} has not the memory for this network ({reason}): set a smaller action.width") from None
+        if out_of_memory(error):
+            raise UserError(
+                f"{device} has not the memory for a pass of {images:,} images ({reason}): set training.micro_batch to a part of them, "
+                "training.checkpoint_activations=true, or a smaller training.batch_size"
+            ) from None
+        if "DataLoader worker" in str(error):
+            raise UserError(
+                f"one of the data.workers={workers} reading processes was killed ({reason}), most often because memory ran out: "
+                "set fewer data.workers or a smaller data.memory_mb, and run the same command again"
+            ) from None
+        raise

@@ -1,40 +1,41 @@
 """The run directory: opened fresh, resumed, or refused."""
 
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from amgen import checkpoints, config
 from amgen.config import Config
 from amgen.errors import UserError
-from amgen.files import is_temporary, make_folder, remove_temporaries, write_text
+from amgen.files import is_temporary, locked, make_folder, remove_temporaries, write_text
 
 CONFIG = "config.yaml"
+LOCK = ".lock"
+"""A file of the run directory that the training at work there holds a lock on. Folders cannot be locked on network file systems."""
 CONTENTS = (CONFIG, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval", "report.html")
 
 
 @contextmanager
-def hold(run: Path) -> Iterator[None]:
+def hold(run: Path, say: Callable[[str], None] = print) -> Iterator[None]:
     """Keep other trainings out of a run directory; the operating system lets go when this process ends, however it does.
+
+    Where the file system knows no locks, a line says so and nobody is kept out.
 
     Raises:
         UserError: if another training holds it.
     """
-    make_folder(run)
-    folder = os.open(run, os.O_RDONLY)
+    lock = locked(make_folder(run) / LOCK)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another training is at work in {run}: wait for it, stop it, or choose another --run-dir") from None
-        except OSError:  # file systems of some clusters lock no folders; then nobody is kept out
-            pass
+        possible = lock.__enter__()
+    except BlockingIOError:
+        raise UserError(f"another training is at work in {run}: wait for it, stop it, or choose another --run-dir") from None
+    with ExitStack() as stack:
+        stack.push(lock)
+        if not possible:
+            say(f"the file system of {run} has no locks: make sure yourself that no other training is at work there")
         yield
-    finally:
-        os.close(folder)
 
 
 def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
@@ -46,7 +47,7 @@ def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
     file = run / CONFIG
     if not file.exists():
         # What a run killed in its first moments was writing is no stranger.
-        strangers = [entry.name for entry in run.iterdir() if not is_temporary(entry)]
+        strangers = [entry.name for entry in run.iterdir() if entry.name != LOCK and not is_temporary(entry)]
         if strangers:
             raise UserError(f"{run} is not empty and holds no {CONFIG} (it holds {strangers[0]}): choose another --run-dir")
     elif restart:
@@ -54,14 +55,36 @@ def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
     else:
         differences = config.load(str(file)).differences(options)
         if differences:
-            changes = ", ".join(f"{key} ({old!r} there, {new!r} now)" for key, (old, new) in differences.items())
             raise UserError(
-                f"{run} was trained with other options: {changes}: "
+                f"{run} was trained with other options: {_described(differences, options)}: "
                 "choose another --run-dir, or start over with --restart (which deletes that run)"
             )
     remove_temporaries(run)
     write_text(file, options.to_yaml())
     return checkpoints.latest(run)
+
+
+MEASURED = ("data.times", "data.origin", "data.axes")
+"""Options of populations that the table decides where they are not given."""
+SHOWN = 60
+"""Most characters of an option's value in an error."""
+
+
+def _described(differences: dict[str, tuple[Any, Any]], options: Config) -> str:
+    """Return what differs, on one line: numbers measured of the data by their names alone."""
+    parts = []
+    for key, values in differences.items():
+        if key in MEASURED:
+            continue
+        old, new = (text if len(text := repr(value)) <= SHOWN else f"{text[:SHOWN]}..." for value in values)
+        parts.append(f"{key} ({old} there, {new} now)")
+        if key == "training.images" and options.training.decay:
+            parts[-1] += (
+                f", which cannot be changed because training.decay={options.training.decay:g} made the learning rate fall towards the end"
+            )
+    if measured := [key for key in MEASURED if key in differences]:
+        parts.append(f"the table changed ({', '.join(measured)} of {getattr(options.data, 'path', options.data.kind)} are others now)")
+    return ", ".join(parts)
 
 
 def clear_run(run: Path) -> None:

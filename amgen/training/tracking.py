@@ -7,6 +7,7 @@ What was measured of the machine goes into machine.jsonl. Trackers are told both
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -22,11 +23,23 @@ class MetricsFile:
     """One JSON object a line, each with the `step` it was written after. A resumed run neither loses nor repeats a line."""
 
     def __init__(self, path: Path, step: int):
-        """Open `path` for appending, after dropping the lines beyond `step` (those of work that was lost)."""
+        """Open `path` for appending, after dropping the lines beyond `step` (those of work that was lost).
+
+        Raises:
+            UserError: if it is no text file, or cannot be read or written.
+        """
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if not path.is_file():
+                raise UserError(f"{path} is not a file: move it away and run again")
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"cannot read {path} ({error}): move it away and run again") from None
             write_text(path, "".join(line for line in lines if _step_of(line) <= step))
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        try:
+            self._file: TextIO = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._unwritten(path, error) from None
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line and hand it to the operating system.
@@ -38,15 +51,26 @@ class MetricsFile:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
         except OSError as error:
-            raise UserError(f"cannot write {self._file.name}: {error.strerror or error}: free some space and run again") from None
+            raise self._unwritten(Path(self._file.name), error) from None
 
     def sync(self) -> None:
-        """Flush to the disk."""
-        os.fsync(self._file.fileno())
+        """Flush to the disk.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritten(Path(self._file.name), error) from None
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. Lines were written when they came; what is left after an error is half a line and is dropped."""
+        with suppress(OSError):
+            self._file.close()
+
+    def _unwritten(self, path: Path, error: OSError) -> UserError:
+        return UserError(f"cannot write {path}: {error.strerror or error}: free some space, or make it writable, and run again")
 
 
 def _step_of(line: str) -> float:
@@ -102,7 +126,8 @@ class Recorder:
             speed = self._progress.tasks[0].speed
             rate = f"{speed:,.0f} images/s  " if speed else ""
             metrics = f"{rate}loss {loss:.4g}  gradient norm {gradient_norm:.3g}"
-            self._progress.update(self._task, completed=images, metrics=metrics)
+            with suppress(OSError):  # a terminal that was closed ends no training
+                self._progress.update(self._task, completed=images, metrics=metrics)
 
     def line(self, metrics: dict[str, Any], machine: dict[str, Any]) -> None:
         """Write a line of what was learned, with its `step` and `images`, and one of what was measured of the machine."""
@@ -116,11 +141,12 @@ class Recorder:
         if not self._console.is_terminal:
             rate = machine["images_per_second"]
             left = (self._total - metrics["images"]) / rate
-            self._console.print(
-                f"{metrics['images']:,}/{self._total:,} images  loss {metrics['loss']:.4g}  gradient norm "
-                f"{metrics['gradient_norm']:.3g}  {rate:,.0f} images/s  {left / 60:.1f} min left",
-                soft_wrap=True, highlight=False,
-            )  # fmt: skip
+            with suppress(OSError):  # nor does a pipe
+                self._console.print(
+                    f"{metrics['images']:,}/{self._total:,} images  loss {metrics['loss']:.4g}  gradient norm "
+                    f"{metrics['gradient_norm']:.3g}  {rate:,.0f} images/s  {left / 60:.1f} min left",
+                    soft_wrap=True, highlight=False,
+                )  # fmt: skip
 
     def sync(self) -> None:
         """Make sure that the lines are on the disk, before a checkpoint that relies on them."""
@@ -132,6 +158,7 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        with suppress(OSError):
+            self._progress.stop()
         for file in self._files:
             file.close()

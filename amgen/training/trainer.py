@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from amgen import checkpoints
 from amgen.build import (
@@ -39,13 +38,16 @@ from amgen.evaluation.reference import open_reference
 from amgen.evaluation.report import Evaluation
 from amgen.files import make_folder, write_json
 from amgen.paths import Boundary, PathSample
-from amgen.processes import Processes
+from amgen.precision import has_float64, set_tf32, tf32
 from amgen.randomness import Purpose, derive_seed, keys, rademacher, uniform, uniforms
 from amgen.sampling import Model, Request, assemble, generate_all, with_weights
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
+from amgen.training.loading import reading
 from amgen.training.measures import Stopwatch, average_distances, gradient_norms, weight_norm
+from amgen.training.peers import CarefulProcesses, explain_failures, forgiving
+from amgen.training.resuming import OPTIMIZER, check_resumable, read_checkpoint
 from amgen.training.tracking import Recorder
 
 EVALUATION = "evaluation.json"
@@ -81,6 +83,8 @@ class Trainer:
         self.masses = build_masses(config, dataset.class_counts())
 
         options = config.training
+        if options.precision == "fp64" and not has_float64(accelerator.device):
+            raise UserError(f"training.precision=fp64: {accelerator.device} has no float64: set training.device=cpu or another precision")
         loss = build_loss(config, self.action, self.path)
         if options.compile:
             loss.compile()  # in place: parameter names stay what they are
@@ -95,18 +99,19 @@ class Trainer:
             weight_decay=options.weight_decay,
             fused=True,
         )
-        self.averages = ExponentialAverages(self.action, options.ema)
+        self.averages = ExponentialAverages(self.action, options.ema, options.batch_size)
         self.progress = Progress(data=self.fingerprint)
         self.stopwatch = Stopwatch(accelerator.device)
         self.block_norms: dict[str, float] = {}
 
     @property
-    def _processes(self) -> Processes:
+    def _processes(self) -> CarefulProcesses:
         """The processes of this run, for work that they share outside the loop."""
-        return Processes(self.accelerator.process_index, self.accelerator.num_processes, str(self.accelerator.device))
+        return CarefulProcesses(self.accelerator.process_index, self.accelerator.num_processes, str(self.accelerator.device))
 
     def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+        with suppress(OSError):  # a terminal that was closed ends no training
+            self.console.print(line, soft_wrap=True, highlight=False)
 
     @property
     def total_steps(self) -> int:
@@ -120,13 +125,18 @@ class Trainer:
             Interrupted: after a signal, once the state is saved.
             Diverged: if a loss or a gradient is not finite; the weights that caused it are not saved.
         """
-        options = self.config.training
+        options, workers = self.config.training, self.config.data.workers
         total = self.total_steps * options.batch_size
         step, images, main = self.progress.step, self.progress.images, self.accelerator.is_main_process
         evaluator = self._evaluator()
         recorder = Recorder(self.run, self.console, total, step, images, main, self.accelerator.log if options.trackers else None)
-        with catch_signals() as request, recorder:
-            batches = iter(self._loader())
+        with (
+            catch_signals(main, launched=self.accelerator.num_processes > 1) as request,
+            recorder,
+            tf32(options.precision == "tf32"),
+            explain_failures(self.accelerator.device, self.micro_batch, workers),
+            reading(self.stream, self._parts(), workers, self.accelerator.device.type == "cuda") as batches,
+        ):
             self.stopwatch, lap = Stopwatch(self.accelerator.device), self.progress.images
             while self.progress.step < self.total_steps:
                 before = self.progress.images
@@ -141,10 +151,17 @@ class Trainer:
                 if stop or finished or scored or _crosses(before, after, options.checkpoint_every):
                     recorder.sync()
                     self.save()
-                if options.sample_every and (finished or _crosses(before, after, options.sample_every)):
-                    self._sample_grid()
-                if evaluator is not None and scored and (finished or not stop):
-                    self._evaluate(evaluator)
+                draws = options.sample_every and (finished or _crosses(before, after, options.sample_every))
+                scores = scored and (finished or not stop)
+                if draws or scores:
+                    set_tf32(False)
+                    if draws:
+                        with forgiving(self._processes, self._say, f"the grid at {after:,} images"):
+                            self._sample_grid()
+                    if evaluator is not None and scores:
+                        with forgiving(self._processes, self._say, f"the evaluation at {after:,} images"):
+                            self._evaluate(evaluator)
+                    set_tf32(options.precision == "tf32")
                 if stop and not finished:
                     raise Interrupted(
                         f"stopped after {after:,} of {total:,} images and saved {checkpoints.latest(self.run)}; "
@@ -257,23 +274,13 @@ class Trainer:
         """Return what the dropout masks of each sample are made from."""
         return keys(self.config.seed, purpose, batch.indices).to(batch.images.device) if self.config.action.dropout else None
 
-    def _loader(self) -> DataLoader[Batch]:
+    def _parts(self) -> Iterator[range]:
         """Yield this process's parts of the global batches, from the current progress to the end of the run."""
         size, rank = self.config.training.batch_size, self.accelerator.process_index
-        parts = (
+        return (
             range(step * size + start, step * size + start + self.micro_batch)
             for step in range(self.progress.step, self.total_steps)
             for start in range(rank * self.share, (rank + 1) * self.share, self.micro_batch)
-        )
-        workers = self.config.data.workers
-        return DataLoader(
-            self.stream,
-            batch_sampler=parts,  # type: ignore[arg-type]
-            collate_fn=_unchanged,  # type: ignore[arg-type]
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),
         )
 
     def _learning_rate(self) -> float:
@@ -379,17 +386,17 @@ class Trainer:
         Raises:
             UserError: if it is damaged, or was trained on other images.
         """
-        checkpoint = checkpoints.load(folder)
+        checkpoint = read_checkpoint(folder)
         if checkpoint.progress.data != self.fingerprint:
             raise UserError(
                 f"{folder} was trained on other images than {self.dataset.source.description}: "
                 "give the same data.path, or choose another --run-dir"
             )
+        check_resumable(checkpoint, folder, self.action, self.averages.rates, self.times.state())
         checkpoints.load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
         self.averages.load(checkpoint.weights)
         for name, parameter in self.action.named_parameters():
-            state = checkpoints.optimizer_state(checkpoint, name, folder)
-            self.optimizer.state[parameter] = {entry: value.to(parameter.device) for entry, value in state.items()}
+            self.optimizer.state[parameter] = {entry: checkpoint.optimizer[f"{name}:{entry}"].to(parameter.device) for entry in OPTIMIZER}
         self.progress = checkpoint.progress
         self.times.load(checkpoint.progress.times)
 
@@ -400,10 +407,6 @@ class Trainer:
             f"{name} is {value} at step {self.progress.step + 1} ({self.progress.images:,} images): {rescue}; "
             "try a lower training.learning_rate, a longer training.warmup_images or training.precision=fp32"
         )
-
-
-def _unchanged(batch: Batch) -> Batch:
-    return batch
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

@@ -40,6 +40,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_directory_holds_what_it_should(uninterrupted: Path) -> None:
     assert sorted(entry.name for entry in uninterrupted.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "machine.jsonl",

@@ -164,16 +164,7 @@ def load(folder: Path) -> Checkpoint:
     with _reading(folder, _fall_back(folder)):
         files = [file for file in sorted(folder.glob("*.safetensors")) if file != optimizer]
     weights = {file.stem: _load_tensors(file) for file in files}
-    shapes = {name: tensor.shape for name, tensor in weights[ACTION].items()}
-    for name, tensors in weights.items():
-        if {key: tensor.shape for key, tensor in tensors.items()} != shapes:
-            raise UserError(f"{folder}: {name}.safetensors is not of the architecture of {ACTION}.safetensors: {_fall_back(folder)}")
-    entries = _load_tensors(optimizer)
-    for key, tensor in entries.items():
-        parameter, _, entry = key.rpartition(":")
-        if parameter not in shapes or tensor.shape not in (shapes[parameter], torch.Size()):
-            raise UserError(f"{optimizer} is not of the weights beside it: {entry} of {parameter or key} fits none: {_fall_back(folder)}")
-    return Checkpoint(config, progress, weights, entries)
+    return Checkpoint(config, progress, weights, _load_tensors(optimizer))
 
 
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:
@@ -305,8 +296,6 @@ def _read_progress(file: Path) -> Progress:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
         raise UserError(f"{file} does not say how far training has come ({place or 'it is no JSON'}): {_fall_back(file.parent)}") from None
-    if progress.step < 0 or progress.images < 0:
-        raise UserError(f"{file} says that {progress.step} steps were taken: {_fall_back(file.parent)}")
     return progress
 
 

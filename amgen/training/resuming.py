@@ -15,26 +15,10 @@ OPTIMIZER = ("step", "exp_avg", "exp_avg_sq")
 """What Adam remembers of each parameter."""
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a whole checkpoint.
-
-    Raises:
-        UserError: if it cannot be read, or its state.json is not one.
-    """
-    try:
-        checkpoint = checkpoints.load(folder)
-    except UserError:
-        raise
-    except Exception as error:  # files that their manifest vouches for, and that hold something else
-        raise _damaged(folder, f"it cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-    _check_progress(checkpoint.progress, folder / "state.json", checkpoint.config.training.batch_size)
-    return checkpoint
-
-
 def check_resumable(
     checkpoint: Checkpoint, folder: Path, action: nn.Module, rates: Sequence[float], times: Sequence[Sequence[float]]
 ) -> None:
-    """Refuse a checkpoint that lacks something, or holds tensors of other shapes or numbers that are not finite.
+    """Refuse a checkpoint that lacks something, or holds tensors of other shapes, numbers that are not finite or counts that do not agree.
 
     Args:
         checkpoint: what was read.
@@ -46,6 +30,7 @@ def check_resumable(
     Raises:
         UserError: naming the file and what is wrong with it.
     """
+    _check_progress(checkpoint.progress, folder / "state.json", checkpoint.config.training.batch_size)
     weights = {name: tensor.shape for name, tensor in action.state_dict().items()}
     for name in (checkpoints.ACTION, *map(checkpoints.ema_name, rates)):
         if name not in checkpoint.weights:
@@ -75,21 +60,12 @@ def _check_tensors(file: Path, found: Mapping[str, Tensor], expected: Mapping[st
 
 def _check_progress(progress: Progress, file: Path, batch_size: int) -> None:
     step, images, skipped = progress.step, progress.images, progress.skipped
-    if not all(type(count) is int and count >= 0 for count in (step, images, skipped)) or images != step * batch_size:
-        raise _damaged(file, f"step {step!r}, images {images!r} and skipped {skipped!r} are not the counts of steps of {batch_size} images")
-    if not isinstance(progress.window, dict) or not all(map(_is_number, progress.window.values())):
-        raise _damaged(file, "its `window` does not map names to numbers")
+    if min(step, images, skipped) < 0 or images != step * batch_size:
+        raise _damaged(file, f"step {step}, images {images} and skipped {skipped} are not the counts of steps of {batch_size} images")
     if progress.window and "steps" not in progress.window:
         raise _damaged(file, "its `window` has no `steps`")
-    if not isinstance(progress.data, str):
-        raise _damaged(file, "its `data` is not a text")
-    rows = progress.times
-    if not isinstance(rows, list) or not all(isinstance(row, list) and all(map(_is_number, row)) for row in rows):
-        raise _damaged(file, "its `times` are not rows of numbers")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not all(map(math.isfinite, [*progress.window.values(), *(value for row in progress.times for value in row)])):
+        raise _damaged(file, "it holds numbers that are not finite")
 
 
 def _damaged(file: Path, problem: str) -> UserError:

@@ -47,7 +47,7 @@ from amgen.training.interrupts import StopRequest, catch_signals
 from amgen.training.loading import reading
 from amgen.training.measures import Stopwatch, average_distances, gradient_norms, weight_norm
 from amgen.training.peers import CarefulProcesses, explain_failures, forgiving
-from amgen.training.resuming import OPTIMIZER, check_resumable, read_checkpoint
+from amgen.training.resuming import OPTIMIZER, check_resumable
 from amgen.training.tracking import Recorder
 
 EVALUATION = "evaluation.json"
@@ -386,7 +386,7 @@ class Trainer:
         Raises:
             UserError: if it is damaged, or was trained on other images.
         """
-        checkpoint = read_checkpoint(folder)
+        checkpoint = checkpoints.load(folder)
         if checkpoint.progress.data != self.fingerprint:
             raise UserError(
                 f"{folder} was trained on other images than {self.dataset.source.description}: "

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, run_cli, sets
+from helpers import run_cli
 from safetensors.torch import load_file, save_file
 
 from amgen import checkpoints, files
@@ -294,15 +294,3 @@ def test_what_may_not_be_read_costs_one_line(tmp_path: Path, monkeypatch: pytest
         assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
     (folder.parent / f"step-{'9' * 5000}"[:200]).mkdir()
     assert checkpoints.latest(tmp_path) == folder
-
-
-def test_resuming_without_a_part_of_the_optimiser_costs_one_line(trained: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(trained, tmp_path / "run"))
-    file = checkpoints.find(run) / "optimizer.safetensors"
-    entries = load_file(file)
-    gone = sorted(key for key in entries if key.endswith(":exp_avg"))[0]
-    save_file({key: value for key, value in entries.items() if key != gone}, file)
-    sealed(file.parent)
-    outcome = run_cli("train", "digits", "--run-dir", run, *sets([*TINY, "training.images=112"]))
-    assert (outcome.code, f"optimizer.safetensors lacks exp_avg of {gone[:-8]}" in outcome.err) == (2, True), outcome.err
-    assert outcome.err.count("\n") == 1

@@ -23,41 +23,10 @@ from amgen.config import DataConfig, change
 from amgen.data import ImageDataset, open_dataset
 from amgen.errors import UserError
 from amgen.evaluation.features import FeatureExtractor
+from amgen.evaluation.moments import Moments
 from amgen.files import make_folder
 from amgen.processes import Processes
 from amgen.randomness import Purpose, permutation
-
-ROWS = 4096
-"""Feature vectors that are looked at together, which bounds the memory."""
-
-
-@dataclass
-class Moments:
-    """Mean (D,) and covariance (D, D) of features, float64."""
-
-    mean: Tensor
-    covariance: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor, rows: Tensor | None = None) -> "Moments":
-        """Return the moments of features (N, D), or of those in `rows`, the covariance being the unbiased one.
-
-        A few thousand rows are held in float64 at a time.
-
-        Raises:
-            UserError: if there are fewer than two.
-        """
-        rows = torch.arange(len(features)) if rows is None else rows
-        if len(rows) < 2:
-            raise UserError(f"a Fréchet distance needs at least 2 images on each side, not {len(rows)}")
-        mean = torch.zeros(features.shape[1], dtype=torch.float64)
-        for part in rows.split(ROWS):
-            mean += features[part].double().sum(dim=0) / len(rows)
-        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-        for part in rows.split(ROWS):
-            centred = features[part].double() - mean
-            covariance += centred.T @ centred / (len(rows) - 1)
-        return cls(mean, covariance)
 
 
 @dataclass

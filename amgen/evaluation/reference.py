@@ -209,9 +209,8 @@ def cache_folder() -> Path:
 
 def _fingerprint(dataset: ImageDataset) -> str:
     """Identify the images and what is done to them before they are scored."""
-    options = dataset.options
-    prepared = [dataset.source.contents(), options.size, options.channels, options.resize, options.convert]
-    return hashlib.sha256(json.dumps(prepared).encode()).hexdigest()
+    prepared = [dataset.source.contents(), dataset.options.preparation()]
+    return hashlib.sha256(json.dumps(prepared, sort_keys=True).encode()).hexdigest()
 
 
 def _cached_features(file: Path | None, about: dict[str, Any]) -> Tensor | None:

@@ -193,6 +193,58 @@ def test_reference_is_computed_once(cache: Path) -> None:
         of_images(dataset, extractor, ALONE, 1798)
 
 
+class Corners(FeatureExtractor):
+    """Mean squares of the first channel over the quarters of an image: four numbers of images of any size and number of channels."""
+
+    name, metric, preparation, dimension, checksum = "corners", "FD (corners)", "none", 4, ""
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images[:, :1].float().square(), 2).flatten(1)
+
+
+def test_every_option_of_images_is_in_the_key_or_declared_to_be_no_part_of_it() -> None:
+    """An option that is added is in the key of cached features unless it is marked."""
+    prepared = set(DataConfig().preparation())
+    assert prepared == {"kind", "size", "channels", "resize", "convert", "background", "on_error"}
+    assert set(DataConfig.model_fields) - prepared == {"path", "flip", "root", "download", "memory_mb", "workers", "masses"}
+
+
+@pytest.fixture
+def transparent(tmp_path: Path) -> DataConfig:
+    """Two images of 12x8 pixels, noise in red, more and more transparent from left to right, and how to prepare them."""
+    (tmp_path / "images").mkdir()
+    for index in range(2):
+        pixels = np.zeros((8, 12, 4), np.uint8)
+        pixels[..., 0] = np.random.default_rng(index).integers(0, 256, (8, 12))
+        pixels[..., 3] = np.linspace(255, 0, 12)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+    return DataConfig(path=str(tmp_path / "images"), size=4, channels=3, resize="crop", convert=True, memory_mb=0)
+
+
+@pytest.mark.parametrize("change", [{"background": 0}, {"resize": "stretch"}, {"size": 6}, {"channels": 1}], ids=str)
+def test_other_preparation_is_another_reference(change: dict[str, Any], transparent: DataConfig) -> None:
+    """The features are those of the images as they are prepared now, and not those that the cache holds of another preparation."""
+    extractor, changed = Corners(), open_dataset(config.change(transparent, change))
+    first = of_images(open_dataset(transparent), extractor, ALONE).features
+    second = of_images(changed, extractor, ALONE).features
+    assert first is not None
+    assert second is not None
+    assert torch.equal(second, extractor(changed.images(range(2))))
+    assert float((second - first).abs().max()) > 1
+
+
+def test_images_that_are_refused_now_are_not_taken_from_the_cache(transparent: DataConfig) -> None:
+    gray = config.change(transparent, {"channels": 1})
+    of_images(open_dataset(gray), Corners(), ALONE)
+    with pytest.raises(UserError, match="is RGB but data.channels=1 asks for gray"):
+        of_images(open_dataset(config.change(gray, {"convert": False})), Corners(), ALONE)
+    (Path(transparent.path) / "2.png").write_text("no picture")
+    skipping = config.change(transparent, {"on_error": "skip"})
+    of_images(open_dataset(skipping), Corners(), ALONE)
+    with pytest.raises(UserError, match="cannot read the image .*2.png"):
+        of_images(open_dataset(config.change(skipping, {"on_error": "stop"})), Corners(), ALONE)
+
+
 def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
     """Uncompressed files have equal names and sizes, whatever they show."""
     extractor, found = make_extractor("pixels", 1, 8), []

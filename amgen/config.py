@@ -565,6 +565,8 @@ class SamplingConfig(Section):
 
 
 ODE_SOLVERS = ("ab2", "ab3", "adaptive-heun", "bosh3", "dopri5", "dopri8", "euler", "heun", "midpoint", "ralston", "rk4")
+ADAPTIVE_SOLVERS = ("adaptive-heun", "bosh3", "dopri5", "dopri8")
+"""Those of them that choose their own steps by a tolerance."""
 SDE_SOLVERS = ("euler-maruyama", "sra1", "stochastic-heun")
 SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
 """Names of the solvers, here so that they are checked and listed before torch is loaded."""

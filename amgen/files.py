@@ -4,12 +4,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from amgen.errors import UserError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+"""Endings of the names of pictures."""
+PLOTS = (".png", ".pdf", ".svg")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -146,6 +151,28 @@ def check_output(option: str, path: Path | None) -> None:
         raise UserError(f"{option} {path}: {error}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{option} {path} cannot be written: {getattr(error, 'strerror', None) or error}: choose another place") from None
+
+
+def check_picture(option: str, path: Path | None, endings: Sequence[str] = PICTURES) -> None:
+    """Make sure that a picture can be written, before what it shows is computed; see `check_output`.
+
+    Raises:
+        UserError: naming the option, also for a name whose ending is not a picture's.
+    """
+    if path is not None and path.suffix.lower() not in endings:
+        raise UserError(f"{option} {path}: expected a file name that ends in {', '.join(endings)}")
+    check_output(option, path)
+
+
+def check_plot(option: str, path: Path | None) -> None:
+    """Make sure that a plot can be written, before what it shows is computed.
+
+    Raises:
+        UserError: naming the option, also if matplotlib is not installed.
+    """
+    check_picture(option, path, PLOTS)
+    if path is not None and find_spec("matplotlib") is None:
+        raise UserError(f"{option} needs matplotlib: pip install 'amgen[plots]'")
 
 
 def sha256(path: Path) -> str:

@@ -63,7 +63,7 @@ class Moments:
 
     @cached_property
     def factor(self) -> Tensor | None:
-        """Return F, float64 (N, D), with C = F'F, where there are fewer vectors than dimensions; None where there are not, or it is unknown."""
+        """Return F, float64 (N, D), with C = F'F; None where there are not fewer vectors than dimensions, or they are unknown."""
         if self._rows is None or len(self._rows) >= len(self.mean):
             return None
         return torch.cat(list(self._parts()))

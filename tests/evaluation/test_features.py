@@ -119,7 +119,7 @@ def test_features_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert extractor.logits(extractor(images)) is None
     assert not extractor.reproducible
     for name, message in (
-        ("mine:flat", r"gave \(\) for two images: expected a tensor \(2, D\)"),
+        ("mine:flat", r"gave \(\) for 2 images: expected a tensor \(2, D\)"),
         ("mine:number", "number is not callable"),
         ("mine:nothing", "has no attribute 'nothing'"),
         ("absent:f", "No module named 'absent'"),

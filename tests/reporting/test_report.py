@@ -200,10 +200,15 @@ def test_what_is_no_run_is_refused_in_one_line(case: str, tmp_path: Path) -> Non
     assert "give the folder of a run that `amgen train` has written" in outcome.err
 
 
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
-    outcome = run_cli("report", make_run(tmp_path / "run"), "--out", tmp_path / "run" / "samples")
+@pytest.mark.parametrize(("out", "reason"), [("run/samples", "is a folder"), (".", "is a folder"), ("run/config.yaml/x", "cannot create")])
+def test_a_place_that_cannot_be_written_to_is_named(out: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the run is read, which is not done here."""
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr("amgen.reporting.collect.collect", None)
+    outcome = run_cli("report", run, "--out", tmp_path / out)
     assert outcome.code == 2
-    assert f"amgen: cannot write {tmp_path / 'run' / 'samples'}: " in outcome.err
+    assert f"amgen: --out {tmp_path / out}" in outcome.err
+    assert reason in outcome.err
     assert outcome.err.count("\n") == 1
 
 

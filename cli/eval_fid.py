@@ -70,7 +70,7 @@ def eval_fid(
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Plot of the first figure over the NFE or the images trained on (needs matplotlib: pip install 'amgen[plots]').",
+            help="Plot of the first figure over the NFE or the images trained on (needs matplotlib: pip install 'amgen\\[plots]').",
             show_default=False,
         ),
     ] = None,

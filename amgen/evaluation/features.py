@@ -250,7 +250,9 @@ class Custom(FeatureExtractor):
     def _call(self, images: Tensor) -> Tensor:
         with torch.no_grad(), self._blamed("raises"):
             found = self.function(images.to(self.device))
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+        if isinstance(found, Tensor) and found.is_complex():
+            raise UserError(f"features={self.name} gave {found.dtype}: expected real numbers")
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images) or not found.shape[1]:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise UserError(f"features={self.name} gave {shape} for {len(images)} images: expected a tensor ({len(images)}, D)")
         return found

@@ -16,7 +16,7 @@ from PIL import Image
 
 from amgen import checkpoints, config, sampling
 from amgen.config import DataConfig
-from amgen.data import open_dataset
+from amgen.data import make_grid, open_dataset
 from amgen.errors import UserError
 from amgen.evaluation import names, sweep
 from amgen.evaluation.evaluate import METRICS, Choices, Evaluator, chosen_metrics
@@ -443,7 +443,32 @@ def test_two_processes_agree_with_one(trained: Path, tmp_path: Path) -> None:
             assert second["standard_error"] == pytest.approx(first["standard_error"], rel=1e-6), first["name"]
 
 
-def test_sweeps(trained: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def plots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The axes of each plot that is drawn."""
+    found: list[Any] = []
+    original = sweep.figure_of
+
+    def figure_of(*arguments: Any) -> Any:
+        figure, axes = original(*arguments)
+        found.append(axes)
+        return figure, axes
+
+    monkeypatch.setattr(sweep, "figure_of", figure_of)
+    return found
+
+
+def curves(axes: Any) -> dict[str, tuple[list[float], list[float], list[float]]]:
+    """Return x, y and the length of the error bars of each curve of a plot, by its name."""
+    found = {}
+    for container in axes.containers:
+        line, _, (bars,) = container.lines
+        ends = [segment[:, 1] for segment in bars.get_segments()]
+        found[container.get_label()] = (line.get_xdata().tolist(), line.get_ydata().tolist(), [float(end[1] - end[0]) / 2 for end in ends])
+    return found
+
+
+def test_sweeps(trained: Path, tmp_path: Path, plots: list[Any]) -> None:
     outcome = run_cli(
         "eval-fid", trained, "--features", "digits", "--num", "20", "--sweep", "steps=2,3", "--sweep", "solver=euler,heun",
         "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png",
@@ -459,18 +484,30 @@ def test_sweeps(trained: Path, tmp_path: Path) -> None:
     for row, value in zip(rows, values, strict=True):
         beaten = any(int(other["NFE"]) <= int(row["NFE"]) and there < value for other, there in zip(rows, values, strict=True))
         assert row["pareto"] == str(not beaten)
+    [axes] = plots
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("gradients of the action for an image (NFE)", "log")
+    assert axes.get_ylabel() == "FD (digits features)"
+    for name, places, costs in (("euler", (0, 2), [2, 3]), ("heun", (1, 3), [4, 6])):
+        x, y, errors = curves(axes)[name]
+        figures = [stored[place]["figures"][0] for place in places]
+        assert (x, y) == (costs, [figure["value"] for figure in figures])
+        assert errors == pytest.approx([figure["standard_error"] for figure in figures])
     with Image.open(tmp_path / "s.png") as picture:
-        assert picture.width > 500
+        assert (picture.format, picture.size) == ("PNG", (900, 600))  # 6 x 4 inches
     assert "4/4  steps 3, solver heun  NFE 6  FD (digits features)" in outcome.out
 
 
-def test_sweeps_over_checkpoints(tmp_path: Path) -> None:
+def test_sweeps_over_checkpoints(tmp_path: Path, plots: list[Any]) -> None:
     train(config.load("digits", [*TINY, "training.checkpoint_every=32", "training.keep_last=3"]), tmp_path / "run")
     steps = [checkpoints.step_of(folder) for folder in checkpoints.all_checkpoints(tmp_path / "run")]
     arguments = ["eval-fid", tmp_path / "run", "--features", "digits", "--num", "10", "--json", tmp_path / "c.json"]
-    outcome = run_cli(*arguments, "--checkpoints", "all", "--plot", tmp_path / "c.png")
+    outcome = run_cli(*arguments, "--checkpoints", "all", "--plot", tmp_path / "c.svg")
     assert outcome.code == 0, outcome.err
     stored = json.loads((tmp_path / "c.json").read_text())["evaluations"]
+    assert plots[0].get_xlabel() == "images trained on"
+    [(x, y, _)] = curves(plots[0]).values()
+    assert (x, y) == ([16 * step for step in steps], [entry["figures"][0]["value"] for entry in stored])
+    assert "<svg" in (tmp_path / "c.svg").read_text()
     assert [entry["model"]["images_trained"] for entry in stored] == [16 * step for step in steps]
     outcome = run_cli(*arguments, "--checkpoints", f"{steps[0]},7777")
     assert (outcome.code, f"has no checkpoint of step 7777: choose all, or some of {steps[0]}" in outcome.err) == (2, True)
@@ -537,9 +574,17 @@ def test_held_out_images_and_pairs(trained: Path, tmp_path: Path) -> None:
     (figure,) = json.loads((tmp_path / "n.json").read_text())["figures"]
     assert figure["value"] < 0.05
     assert "biased" not in outcome.out
-    assert len(figure["details"]["pairs"]) == 16
+    pairs = figure["details"]["pairs"]
+    assert len(pairs) == 16
+    model, dataset = sampling.load(trained), open_dataset(DataConfig())
+    images = torch.cat([batch.images for batch in sampling.generate_all(model, model.config.sampling, range(40), sampling.Request())])
+    features = make_extractor("digits", 1, 8)
+    distances = torch.cdist(features(images), features(dataset.images(range(1797))))
+    assert [pair[1] for pair in pairs] == distances.argmin(dim=1)[[pair[0] for pair in pairs]].tolist()
+    assert [pair[0] for pair in pairs] == distances.amin(dim=1).argsort()[:16].tolist()
+    expected = make_grid(images[[pair[0] for pair in pairs]], dataset.images([pair[1] for pair in pairs]), columns=8)
     with Image.open(tmp_path / "pairs.png") as picture:
-        assert picture.width >= picture.height > 30
+        assert np.array_equal(np.asarray(picture), np.asarray(expected))
 
 
 def test_restored_images_are_compared_with_the_truth(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from .options import (
     Solver,
     StepGrid,
     Steps,
+    check_run,
     number_or_word,
     positive,
 )
@@ -90,6 +91,7 @@ def eval_bpd(
     preparation = {"path": data, "resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
     check_output("--json", json_file)
+    check_run(run)
 
     from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
     from amgen.evaluation.report import keep

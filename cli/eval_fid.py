@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .options import (
+    FEWER,
     BatchSize,
     ConditionData,
     Convert,
@@ -24,6 +25,7 @@ from .options import (
     StepGrid,
     Steps,
     Tolerance,
+    check_run,
     number_or_word,
     positive,
 )
@@ -127,6 +129,7 @@ def eval_fid(
     check_output("--csv", csv_file)
     check_plot("--plot", plot)
     check_picture("--neighbours", neighbours)
+    check_run(run)
 
     from amgen.evaluation import sweep as sweeps
     from amgen.evaluation.evaluate import Choices, Evaluator, check_pairs, chosen_metrics, save_pairs
@@ -151,8 +154,8 @@ def eval_fid(
     together = {} if options.batch_size == "auto" else {"batch_size": options.batch_size}
     prepared, classes = config.change(model.config.images, preparation), model.config.action.classes
     opened = [
-        open_reference(path, prepared, extractor, processes, number, cache=cache, label=label, classes=classes, **together)
-        for path, number in [(data, real)] + ([(held_out, None)] if held_out is not None else [])
+        open_reference(path, prepared, extractor, processes, number, cache=cache, label=label, classes=classes, advice=advice, **together)
+        for path, number, advice in [(data, real, FEWER)] + ([(held_out, None, "")] if held_out is not None else [])
     ]
     choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)
     if neighbours is not None:

@@ -27,6 +27,9 @@ def _one_choice_of_weights(context: typer.Context, value: object) -> object:
     return value
 
 
+FEWER = "--real N takes fewer"
+"""Advice of the commands that extract the features of real images."""
+
 Debug = Annotated[bool, typer.Option("--debug", callback=_debug, is_eager=True, help="Show errors with their traceback.")]
 Run = Annotated[Path, typer.Argument(help="Run directory (its newest checkpoint), checkpoint folder or exported file.", show_default=False)]
 Solver = Annotated[
@@ -87,6 +90,14 @@ def pair(option: str, text: str) -> tuple[int, int]:
     if not (first.strip().isdigit() and second.strip().isdigit()) or int(first) == int(second):
         raise UserError(f"{option} {text!r}: expected two different indices such as 3,8")
     return int(first), int(second)
+
+
+def check_run(run: Path) -> None:
+    """Refuse a run that is not there, before torch is loaded to look into it."""
+    from amgen.errors import UserError
+
+    if not run.exists():
+        raise UserError(f"{run} does not exist: give the folder of a run or of a checkpoint")
 
 
 def positive(option: str, value: int) -> None:

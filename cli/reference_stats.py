@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Convert, Debug, Device, Resize, positive
+from .options import FEWER, Convert, Debug, Device, Resize, positive
 
 
 def reference_stats(
@@ -55,7 +55,7 @@ def reference_stats(
 
     processes = Processes.join(device)
     extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
-    reference = of_images(open_dataset(options), extractor, processes, real, batch_size)
+    reference = of_images(open_dataset(options), extractor, processes, real, batch_size, advice=FEWER)
     if not processes.main:
         return
     if out is not None:

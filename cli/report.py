@@ -17,10 +17,11 @@ def report(
 ) -> None:
     """Write a run's curves, samples, evaluations and options on one HTML page, which needs no other file and no network."""
     from amgen.files import check_output, write_text
+    from amgen.reporting import check_run
 
+    check_run(run)
     file = out or run / "report.html"
-    if run.is_dir():  # what is no run is refused below, and no folder made for it
-        check_output("--out", file)
+    check_output("--out", file)
 
     from amgen.processes import require_single
     from amgen.reporting.collect import Environment, collect

@@ -103,6 +103,7 @@ def open_reference(
     cache: bool = True,
     label: int | None = None,
     classes: int = 0,
+    advice: str = "",
 ) -> Reference:
     """Open the reference that `data` names: an .npz of statistics, or a folder, zip or data set of images, by default those of `options`.
 
@@ -116,6 +117,7 @@ def open_reference(
         cache: whether to look for features in the cache, and to keep them there.
         label: class whose images to take, of the `classes` that a model knows; by default images of all.
         classes: how many classes there are.
+        advice: what takes fewer images, in words, to be told beforehand.
 
     Raises:
         UserError: if it cannot be read or does not fit.
@@ -131,7 +133,7 @@ def open_reference(
             f"--label {label}: images of one class are compared with real ones of that class, and {dataset.source.description} has "
             f"{len(dataset.source.classes)} classes where the model knows {classes}: give images of the same classes, in a folder each"
         )
-    return of_images(dataset, extractor, processes, num, batch_size, cache, label)
+    return of_images(dataset, extractor, processes, num, batch_size, cache, label, advice)
 
 
 def of_images(
@@ -142,6 +144,7 @@ def of_images(
     batch_size: int = 100,
     cache: bool = True,
     label: int | None = None,
+    advice: str = "",
     say: Callable[[str], None] = print,
 ) -> Reference:
     """Return `num` real images (by default all; a random choice that is always the same) as features, from the cache where they are there.
@@ -157,6 +160,7 @@ def of_images(
         batch_size: images looked at together.
         cache: whether to look for features in the cache, and to keep them there.
         label: class that the images are of; by default all.
+        advice: what takes fewer images, in words, to be told beforehand.
         say: takes lines of progress, on the main process.
 
     Raises:
@@ -186,8 +190,8 @@ def of_images(
         table = torch.zeros(len(indices), extractor.dimension)
     if not there:
         if processes.main:
-            kept = " (kept in the cache for the next time; --real N takes fewer)" if file is not None else " (--real N takes fewer)"
-            say(f"extracting features of {len(indices):,} real images of {description}{kept}")
+            notes = ["kept in the cache for the next time"] * (file is not None) + [advice] * bool(advice)
+            say(f"extracting features of {len(indices):,} real images of {description}" + (f" ({'; '.join(notes)})" if notes else ""))
         progress = Progress(len(indices), "images", say, processes, "extracting features of real images")
         for start in processes.share(range(0, len(indices), batch_size)):
             rows = indices[start : start + batch_size]

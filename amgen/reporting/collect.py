@@ -18,7 +18,7 @@ from amgen import __version__, checkpoints, config
 from amgen.config import Config
 from amgen.errors import UserError
 from amgen.evaluation.report import Evaluation
-from amgen.training.run import CONFIG
+from amgen.reporting import CONFIG, check_run
 
 GRIDS = 12
 """Most sample grids on a page."""
@@ -146,11 +146,7 @@ def collect(run: Path) -> RunRecord:
     Raises:
         UserError: if it is none.
     """
-    advice = "give the folder of a run that `amgen train` has written"
-    if not run.is_dir():
-        raise UserError(f"{run} is not a folder: {advice}")
-    if not (run / CONFIG).is_file():
-        raise UserError(f"{run} is not a run directory, it holds no {CONFIG}: {advice}")
+    check_run(run)
     record = RunRecord(run.resolve().name)
     _read_config(run / CONFIG, record)
     by_images: dict[float, dict[str, float]] = {}

@@ -59,6 +59,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["reference-stats", "digits", "-n", "0"], "--real 0: expected at least 1"),
     (["reference-stats", "digits", "--resize", "squash"], "resize='squash'"),
     (["report", "RUN", "--out", "."], "--out . is a folder"),
+    (["eval-fid", "NOWHERE"], "NOWHERE does not exist: give the folder of a run or of a checkpoint"),
+    (["eval-bpd", "NOWHERE"], "NOWHERE does not exist: give the folder of a run or of a checkpoint"),
+    (["report", "NOWHERE"], "NOWHERE is not a folder: give the folder of a run that `amgen train` has written"),
+    (["report", "EMPTY"], "EMPTY is not a run directory, it holds no config.yaml: give the folder of a run"),
     (["sample", "RUN", "--raw", "--ema", "0.99"], "--raw and --ema each say which weights to use"),
     (["encode", "RUN", "--ema", "0.99", "--raw"], "--raw and --ema each say which weights to use"),
     (["export", "RUN", "--raw", "--ema", "0.99"], "--raw and --ema each say which weights to use"),
@@ -78,7 +82,8 @@ print(json.dumps(found))
 def test_mistakes_are_told_before_torch_is_loaded(trained: Path, tmp_path: Path) -> None:
     """One line and code 2 for each, and nothing is left behind."""
     (tmp_path / "file").touch()
-    places = {"RUN": str(trained), "FILE": str(tmp_path / "file")}
+    (tmp_path / "empty").mkdir()
+    places = {"RUN": str(trained), "FILE": str(tmp_path / "file"), "NOWHERE": str(tmp_path / "nowhere"), "EMPTY": str(tmp_path / "empty")}
 
     def filled(text: str) -> str:
         for word, place in places.items():
@@ -90,7 +95,8 @@ def test_mistakes_are_told_before_torch_is_loaded(trained: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     for (arguments, message), (code, error, loaded) in zip(MISTAKES, json.loads(done.stdout), strict=True):
         assert (code, error.count("\n"), filled(message) in error, loaded) == (2, 1, True, False), (arguments, error, loaded)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_a_missing_matplotlib_is_told_first(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

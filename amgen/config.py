@@ -32,6 +32,8 @@ LARGEST_IMAGE = 16_384
 
 MAY_CHANGE: JsonDict = {"may_change": True}
 """Marks the options that do not alter what is learned: a run may be resumed with another value of these."""
+NOT_PREPARATION: JsonDict = {"not_preparation": True}
+"""Marks the options of images that neither what an image looks like depends on nor which ones are taken; see `DataConfig.preparation`."""
 
 
 class Section(BaseModel):
@@ -68,7 +70,7 @@ class DataConfig(Section):
         "digits",
         min_length=1,
         description="A folder or .zip of images, or a data set's name: digits, mnist, fashion-mnist, cifar10.",
-        json_schema_extra=MAY_CHANGE,
+        json_schema_extra={**MAY_CHANGE, **NOT_PREPARATION},
     )
     size: Positive = Field(8, le=LARGEST_IMAGE, description="Height and width of the images, pixels.")
     channels: Literal[1, 3] = Field(1, description="1 for gray, 3 for RGB.")
@@ -78,30 +80,43 @@ class DataConfig(Section):
     )
     convert: bool = Field(False, description="Turn gray images into RGB and back where `channels` asks for it.")
     background: int = Field(255, ge=0, le=255, description="Gray level, 0 to 255, behind transparent pixels.")
-    flip: bool = Field(False, description="Mirror each image left to right with probability 1/2.")
+    flip: bool = Field(False, description="Mirror each image left to right with probability 1/2.", json_schema_extra=NOT_PREPARATION)
     root: str = Field(
         "~/.cache/amgen/data",
         description="Folder where named data sets are kept (each as torchvision lays it out).",
-        json_schema_extra=MAY_CHANGE,
+        json_schema_extra={**MAY_CHANGE, **NOT_PREPARATION},
     )
-    download: bool = Field(False, description="Fetch a named data set that is missing.", json_schema_extra=MAY_CHANGE)
+    download: bool = Field(
+        False, description="Fetch a named data set that is missing.", json_schema_extra={**MAY_CHANGE, **NOT_PREPARATION}
+    )
     memory_mb: int = Field(
         1024,
         ge=0,
         le=2**30,
         description="Data sets of at most this size, MB as uint8, are decoded once and kept in memory.",
-        json_schema_extra=MAY_CHANGE,
+        json_schema_extra={**MAY_CHANGE, **NOT_PREPARATION},
     )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="A file that is no readable image: stop, or take the next readable one in its place, and count it."
     )
-    workers: int = Field(0, ge=0, le=1024, description="Reading processes for each training process.", json_schema_extra=MAY_CHANGE)
-    masses: MassesConfig | None = Field(None, description="Masses of the classes that change in time; null for equal ones.")
+    workers: int = Field(
+        0, ge=0, le=256, description="Reading processes for each training process.", json_schema_extra={**MAY_CHANGE, **NOT_PREPARATION}
+    )
+    masses: MassesConfig | None = Field(
+        None, description="Masses of the classes that change in time; null for equal ones.", json_schema_extra=NOT_PREPARATION
+    )
     classes: list[str] | None = Field(
         None,
         description="Names of the classes, in the order of their numbers; null for those of the data. Recorded when training starts.",
-        json_schema_extra=MAY_CHANGE,  # a name does not alter what is learned, and another order of the images makes them other data
+        # A name does not alter what is learned, and another order of the images makes them other data.
+        json_schema_extra={**MAY_CHANGE, **NOT_PREPARATION},
     )
+
+    def preparation(self) -> dict[str, Any]:
+        """Return the options that decide what images are made of given files: all but those declared to be no part of it."""
+        extras = {name: field.json_schema_extra for name, field in type(self).model_fields.items()}
+        without = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("not_preparation")}
+        return self.model_dump(mode="json", exclude=without)
 
 
 class PopulationConfig(Section):
@@ -591,6 +606,8 @@ class SamplingConfig(Section):
 
 
 ODE_SOLVERS = ("ab2", "ab3", "adaptive-heun", "bosh3", "dopri5", "dopri8", "euler", "heun", "midpoint", "ralston", "rk4")
+ADAPTIVE_SOLVERS = ("adaptive-heun", "bosh3", "dopri5", "dopri8")
+"""Those of them that choose their own steps by a tolerance."""
 SDE_SOLVERS = ("euler-maruyama", "sra1", "stochastic-heun")
 SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
 """Names of the solvers, here so that they are checked and listed before torch is loaded."""

@@ -18,7 +18,6 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from amgen.checks import MOST_IMAGES, check_format
-from amgen.checks import check_picture as check_picture
 from amgen.data import make_grid, make_picture, to_image
 from amgen.errors import UserError
 from amgen.files import make_folder, replacing, write_bytes, write_json, write_text

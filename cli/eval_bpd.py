@@ -5,7 +5,25 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Debug, Device, Ema, Raw, Rho, Run, Seed, Solver, StepGrid, Steps, Tolerance, number_or_word, positive
+from .options import (
+    BatchSize,
+    Convert,
+    Debug,
+    Device,
+    Ema,
+    Raw,
+    Resize,
+    Rho,
+    Run,
+    Seed,
+    Solver,
+    StepGrid,
+    Steps,
+    number_or_word,
+    positive,
+)
+
+DEFAULT_TOLERANCE = 1e-5
 
 
 def eval_bpd(
@@ -23,6 +41,8 @@ def eval_bpd(
         str | None,
         typer.Option(help="Images to measure, such as a test set. Default: the training images.", show_default=False),
     ] = None,
+    resize: Resize = None,
+    convert: Convert = None,
     probes: Annotated[
         int | None, typer.Option(help="Random signs for each image that estimate the divergence. Default: 4.", show_default=False)
     ] = None,
@@ -36,7 +56,9 @@ def eval_bpd(
     steps: Steps = None,
     step_grid: StepGrid = None,
     rho: Rho = None,
-    tolerance: Tolerance = 1e-5,
+    tolerance: Annotated[
+        float | None, typer.Option(help=f"Tolerance of an adaptive solver. Default: {DEFAULT_TOLERANCE:g}.", show_default=False)
+    ] = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
     ema: Ema = None,
@@ -45,13 +67,12 @@ def eval_bpd(
     debug: Debug = False,
 ) -> None:
     """Measure the likelihood that a model gives to images, in bits per dimension. Under torchrun the processes share the work."""
-    from amgen import config
+    from amgen import checks, config
     from amgen.errors import UserError
-    from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
-    from amgen.files import make_folder, write_json
-    from amgen.processes import Processes
-    from amgen.sampling import load
+    from amgen.evaluation import names
+    from amgen.files import check_output
 
+    # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     for option, count in (("--num", num), ("--probes", probes)):
         if count is not None:
             positive(option, count)
@@ -65,15 +86,25 @@ def eval_bpd(
         "tolerance": tolerance,
         "batch_size": number_or_word(batch_size),
     }
-    config.change(config.SamplingConfig(), changes)  # before anything slow
+    names.check_settings(changes)
+    preparation = {"path": data, "resize": resize, "convert": convert}
+    config.change(config.DataConfig(), preparation)
+    checks.check_run(run)
+    check_output("--json", json_file)
+
+    from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
+    from amgen.evaluation.report import keep
+    from amgen.processes import Processes
+    from amgen.sampling import load
+
     processes = Processes.join(device)
     model = load(run, ema, raw, processes.device)
-    options = ode_options(model, changes)
-    file = json_file or model.run / "eval" / f"bpd-{model.images:09d}.json"
-    make_folder(file.parent)
-    report = evaluate(model, options, num, seed, 0 if exact else probes or DEFAULT_PROBES, data, processes)
+    options = ode_options(model, {**changes, "tolerance": tolerance or DEFAULT_TOLERANCE})
+    names.check_settings(changes, run=model.config.sampling)
+    report = evaluate(model, options, num, seed, 0 if exact else probes or DEFAULT_PROBES, preparation, processes)
     if processes.main:
-        write_json(file, report.to_dict())
-        print(f"wrote {file}")
-        print("\n".join(report.lines()))
+        try:
+            print(keep([report], model.run / "eval", json_file))
+        finally:  # whatever cannot be written, the figures are told
+            print("\n".join(report.lines()))
     processes.wait()

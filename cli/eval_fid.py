@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from .options import (
+    FEWER,
     BatchSize,
     ConditionData,
+    Convert,
     Debug,
     Device,
     Ema,
@@ -15,6 +17,7 @@ from .options import (
     Label,
     NoiseLevel,
     Raw,
+    Resize,
     Rho,
     Run,
     Seed,
@@ -47,6 +50,8 @@ def eval_fid(
         typer.Option(help="Real images to compare with, or an .npz of their statistics. Default: the training images.", show_default=False),
     ] = None,
     real: Annotated[int | None, typer.Option(help="How many of the real images to take. Default: all.", show_default=False)] = None,
+    resize: Resize = None,
+    convert: Convert = None,
     held_out: Annotated[
         str | None,
         typer.Option(help="Real images that the model was not trained on, for the metric nearest.", show_default=False),
@@ -64,7 +69,11 @@ def eval_fid(
     ] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="File for a table of all evaluations.", show_default=False)] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Plot of the first figure over the NFE or the images trained on.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Plot of the first figure over the NFE or the images trained on (needs matplotlib: pip install 'amgen\\[plots]').",
+            show_default=False,
+        ),
     ] = None,
     neighbours: Annotated[
         Path | None,
@@ -90,18 +99,11 @@ def eval_fid(
 
     Under torchrun the processes share the work.
     """
-    from amgen import config, output
-    from amgen.evaluation import sweep as sweeps
-    from amgen.evaluation.evaluate import Choices, Evaluator, check_pairs, chosen_metrics, save_pairs
-    from amgen.evaluation.features import make_extractor
-    from amgen.evaluation.reference import open_reference
-    from amgen.evaluation.report import table
-    from amgen.files import make_folder, write_json
-    from amgen.kinds import Unbalanced
-    from amgen.labels import find_label
-    from amgen.processes import Processes
-    from amgen.sampling import Request, load, start_images
+    from amgen import checks, config
+    from amgen.evaluation import names
+    from amgen.files import check_output
 
+    # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     for option, value in {"--num": num, "--kid-subsets": kid_subsets, "--kid-subset-size": kid_subset_size, "--real": real}.items():
         if value is not None:
             positive(option, value)
@@ -115,53 +117,69 @@ def eval_fid(
         "guidance": guidance,
         "noise_level": noise_level,
     }
-    # Everything that can be wrong is looked at before anything slow is done.
-    config.change(config.SamplingConfig(), changes)
-    combinations = sweeps.parse(sweep or [])
-    for combination in combinations:
-        config.change(config.SamplingConfig(), {**changes, **combination})
-    sweeps.check_plot(plot)
-    output.check_picture("--neighbours", neighbours)
+    combinations = names.sweep(sweep or [])
+    names.check_settings(changes, combinations)
+    preparation = {"resize": resize, "convert": convert}
+    config.change(config.DataConfig(), preparation)
+    names.check_features(features)
+    if metrics != "all":
+        names.metrics(metrics)
+    checks.check_plot("--plot", plot)
+    checks.check_picture("--neighbours", neighbours)
+    checks.check_run(run)
+    for option, file in {"--json": json_file, "--csv": csv_file, "--plot": plot, "--neighbours": neighbours}.items():
+        check_output(option, file)
+
+    from amgen.evaluation import sweep as sweeps
+    from amgen.evaluation.evaluate import Choices, Evaluator, check_pairs, chosen_metrics, save_pairs
+    from amgen.evaluation.features import make_extractor
+    from amgen.evaluation.reference import open_reference
+    from amgen.evaluation.report import keep, table
+    from amgen.kinds import Unbalanced
+    from amgen.labels import find_label
+    from amgen.processes import Processes
+    from amgen.sampling import Request, load, prepare, start_images
 
     processes = Processes.join(device)
     folders = sweeps.chosen_checkpoints(run, checkpoints)
     model = load(folders[-1], ema, raw, processes.device)
     options = model.options(changes)
+    names.check_settings(changes, combinations, model.config.sampling)
+    for combination in combinations:
+        model.options({**changes, **combination})
+    number = find_label(model.config, label)
+    request = Request(seed, number, images=start_images(model, condition_data))
+    prepare(model, [0], request)  # which refuses what does not fit the model
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(features, channels, size, weights, model.device)
     together = {} if options.batch_size == "auto" else {"batch_size": options.batch_size}
+    prepared, classes = config.change(model.config.images, preparation), model.config.action.classes
     opened = [
-        open_reference(path, model.config.images, extractor, processes, number, cache=cache, **together)
-        for path, number in [(data, real)] + ([(held_out, None)] if held_out is not None else [])
+        open_reference(path, prepared, extractor, processes, count, cache=cache, label=number, classes=classes, advice=advice, **together)
+        for path, count, advice in [(data, real, FEWER)] + ([(held_out, None, "")] if held_out is not None else [])
     ]
     choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)
     if neighbours is not None:
         check_pairs(neighbours, choices, opened[0])
     evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])
-    images = start_images(model, condition_data)
-    request = Request(seed, find_label(model.config, label), images=images)
     evaluations, settings = sweeps.evaluate_all(evaluator, folders, combinations, changes, num, request, (ema, raw))
     if not processes.main:
         return
-    several = len(evaluations) > 1
-    name = f"{'sweep-' if several else ''}{features.replace(':', '-')}-{model.images:09d}{f'-seed-{seed}' if seed else ''}.json"
-    file = json_file or model.run / "eval" / name
-    make_folder(file.parent)
-    found = [evaluation.to_dict() for evaluation in evaluations]
-    write_json(file, {"evaluations": found} if several else found[0])
-    print(f"wrote {file}")
     rows = table(evaluations, settings)
-    if csv_file is not None:
-        sweeps.write_csv(csv_file, rows)
-        print(f"wrote {csv_file}")
-    if plot is not None:
-        sweeps.save_plot(plot, evaluations, settings)
-        print(f"wrote {plot}")
-    if neighbours is not None:
-        last = model.options({**changes, **combinations[-1]})
-        save_pairs(neighbours, model, last, sweeps.request_of(request, last), evaluations[-1], opened[0])
-        print(f"wrote {neighbours}")
-    if several:
-        sweeps.print_table(rows, extractor.figure(""))
-    else:
-        print("\n".join(evaluations[0].lines()))
+    try:
+        print(keep(evaluations, model.run / "eval", json_file))
+        if csv_file is not None:
+            sweeps.write_csv(csv_file, rows)
+            print(f"wrote {csv_file}")
+        if plot is not None:
+            sweeps.save_plot(plot, evaluations, settings)
+            print(f"wrote {plot}")
+        if neighbours is not None:
+            last = model.options({**changes, **combinations[-1]})
+            save_pairs(neighbours, model, last, sweeps.request_of(request, last), evaluations[-1], opened[0])
+            print(f"wrote {neighbours}")
+    finally:  # whatever cannot be written, the figures are told
+        if len(evaluations) > 1:
+            sweeps.print_table(rows, extractor.figure(""))
+        else:
+            print("\n".join(evaluations[0].lines()))

@@ -18,6 +18,18 @@ def debug_requested() -> bool:
     return os.environ.get("AMGEN_DEBUG", "") not in ("", "0")
 
 
+def _one_choice_of_weights(context: typer.Context, value: object) -> object:
+    """Refuse --raw beside --ema: each is seen by whichever is read last."""
+    from amgen.errors import UserError
+
+    if value and any(context.params.get(name) for name in ("ema", "raw")):
+        raise UserError("--raw and --ema each say which weights to use: leave one out")
+    return value
+
+
+FEWER = "--real N takes fewer"
+"""Advice of the commands that extract the features of real images."""
+
 Debug = Annotated[bool, typer.Option("--debug", callback=_debug, is_eager=True, help="Show errors with their traceback.")]
 Run = Annotated[Path, typer.Argument(help="Run directory (its newest checkpoint), checkpoint folder or exported file.", show_default=False)]
 Solver = Annotated[
@@ -43,9 +55,13 @@ BatchSize = Annotated[
     ),
 ]
 Ema = Annotated[
-    float | None, typer.Option(help="Averaged weights to use: an entry of training.ema, such as 22200 or 0.998. Default: the run's first.")
+    float | None,
+    typer.Option(
+        callback=_one_choice_of_weights,
+        help="Averaged weights to use: an entry of training.ema, such as 22200 or 0.998. Default: the run's first.",
+    ),
 ]
-Raw = Annotated[bool, typer.Option("--raw", help="Use the weights themselves instead of an average.")]
+Raw = Annotated[bool, typer.Option("--raw", callback=_one_choice_of_weights, help="Use the weights themselves instead of an average.")]
 Label = Annotated[
     str | None,
     typer.Option(
@@ -58,6 +74,16 @@ Guidance = Annotated[float | None, typer.Option(help="Strength of classifier-fre
 ConditionData = Annotated[
     str | None,
     typer.Option(help="Images that a model which completes or colours them starts from. Default: its training images.", show_default=False),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="forbid|crop|stretch", help="What is done with images of another size than the model's. Default: as the run has it."
+    ),
+]
+Convert = Annotated[
+    bool | None,
+    typer.Option("--convert/--no-convert", help="Turn gray images into RGB and back as the model has them. Default: as the run has it."),
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps ...")]
 

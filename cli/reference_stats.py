@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Debug, Device, positive
+from .options import FEWER, Convert, Debug, Device, Resize, positive
 
 
 def reference_stats(
@@ -17,7 +17,11 @@ def reference_stats(
         Path | None, typer.Option(help="File with the weights of the features, where they are not installed.", show_default=False)
     ] = None,
     data: Annotated[str | None, typer.Option(help="Images instead of the training images.", show_default=False)] = None,
-    real: Annotated[int | None, typer.Option(help="How many of the images to take. Default: all.", show_default=False)] = None,
+    resize: Resize = None,
+    convert: Convert = None,
+    real: Annotated[
+        int | None, typer.Option("--real", "-n", help="How many of the images to take. Default: all.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File (.npz) to write beside the cache, for --data of amgen eval-fid.", show_default=False)
     ] = None,
@@ -27,24 +31,32 @@ def reference_stats(
 ) -> None:
     """Extract the features of real images ahead of amgen eval-fid. Under torchrun the processes share the work."""
     from amgen import config
-    from amgen.data import open_dataset
     from amgen.errors import UserError
-    from amgen.evaluation.features import make_extractor
-    from amgen.evaluation.reference import cached, of_images
-    from amgen.processes import Processes
-    from amgen.sampling import device_of
+    from amgen.evaluation.names import check_features
+    from amgen.files import check_output
 
+    # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     positive("--batch-size", batch_size)
     if real is not None:
         positive("--real", real)
     if out is not None and out.suffix != ".npz":
         raise UserError(f"--out {out}: expected a file name that ends in .npz")
+    check_features(features)
     run = Path(preset) / "config.yaml"
-    options = config.load(str(run) if run.is_file() else preset).images
+    preparation = {"path": data, "resize": resize, "convert": convert}
+    options = config.change(config.load(str(run) if run.is_file() else preset).images, preparation)
+    check_output("--out", out)
+
+    from amgen.data import open_dataset
+    from amgen.evaluation.features import make_extractor
+    from amgen.evaluation.reference import cached, of_images
+    from amgen.processes import Processes
+    from amgen.sampling import device_of
+
     processes = Processes.join(device)
     extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
-    dataset = open_dataset(config.change(options, {"path": data}), print if processes.main else None)
-    reference = of_images(dataset, extractor, processes, real, batch_size)
+    dataset = open_dataset(options, print if processes.main else None)
+    reference = of_images(dataset, extractor, processes, real, batch_size, advice=FEWER)
     if not processes.main:
         return
     if out is not None:

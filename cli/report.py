@@ -16,14 +16,17 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write a run's curves, samples, evaluations and options on one HTML page, which needs no other file and no network."""
-    from amgen.files import make_folder, write_text
+    from amgen.files import check_output, write_text
+    from amgen.reporting import check_run
+
+    check_run(run)
+    file = out or run / "report.html"
+    check_output("--out", file)
+
     from amgen.processes import require_single
     from amgen.reporting.collect import Environment, collect
     from amgen.reporting.page import render
 
     require_single("amgen report")
-    page = render(collect(run), Environment.here())
-    file = out or run / "report.html"
-    make_folder(file.parent)
-    write_text(file, page)
+    write_text(file, render(collect(run), Environment.here()))
     print(f"wrote {file} ({file.stat().st_size / 1000:,.0f} kB)")

@@ -101,7 +101,7 @@ def _set_mode(image: Image.Image, options: DataConfig, name: str) -> Image.Image
         kind = {"L": "gray", "RGB": "RGB"}
         raise UserError(
             f"{name} is {kind.get(image.mode, image.mode)} but data.channels={options.channels} asks for {kind[wanted]}: "
-            "set data.convert=true to convert, or change data.channels"
+            "set data.convert=true (or --convert) to convert, or change data.channels"
         )
     return (image if image.mode == "L" else _to_rgb(image, name)).convert(wanted)
 
@@ -128,7 +128,7 @@ def _set_size(image: Tensor, options: DataConfig, name: str) -> Tensor:
     if options.resize == "forbid":
         raise UserError(
             f"{name} is {width}x{height} pixels, expected {options.size}x{options.size}: "
-            "set data.resize=crop (or stretch), or change data.size"
+            "set data.resize=crop or stretch (or --resize crop), or change data.size"
         )
     if options.resize == "crop":
         image = v2.functional.center_crop(image, [min(height, width)] * 2)

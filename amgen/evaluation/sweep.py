@@ -3,53 +3,19 @@
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amgen import checkpoints, sampling
 from amgen.config import SamplingConfig
-from amgen.errors import UserError, unknown
+from amgen.errors import UserError
 from amgen.evaluation.evaluate import Evaluator
 from amgen.evaluation.report import Evaluation
-from amgen.files import make_folder, write_text
-from amgen.output import check_picture, figure_of
+from amgen.files import replacing, write_text
+from amgen.output import figure_of
 from amgen.sampling import Request
-
-SWEPT = ("solver", "steps", "step_grid", "rho", "tolerance", "noise_level", "guidance")
-"""Sampling settings that can be swept over."""
-
-
-def parse(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Read `key=value,value` settings and return all their combinations, the last key varying fastest; [{}] for none.
-
-    Raises:
-        UserError: for another form, an unknown key or one that is named twice.
-    """
-    axes: dict[str, list[Any]] = {}
-    for text in texts:
-        key, equals, values = text.partition("=")
-        if key not in SWEPT:
-            raise unknown("setting to sweep over", key, SWEPT)
-        if key in axes:
-            raise UserError(f"--sweep {text}: {key} is swept over already")
-        if not equals or not all(value.strip() for value in values.split(",")):
-            raise UserError(f"--sweep {text}: expected values such as {key}=A,B")
-        axes[key] = [_value(value) for value in values.split(",")]
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def _value(text: str) -> Any:
-    """Read a number, or what YAML makes of it (which takes 1e-3 for a word)."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return yaml.safe_load(text)
 
 
 def chosen_checkpoints(run: Path, text: str | None) -> list[Path]:
@@ -113,13 +79,6 @@ def request_of(request: Request, options: SamplingConfig) -> Request:
     return replace(request, guidance=options.guidance, noise_level=options.noise_level)
 
 
-def check_plot(file: Path | None) -> None:
-    """Refuse a plot that could not be written."""
-    check_picture("--plot", file, (".png", ".pdf", ".svg"))
-    if file is not None:
-        figure_of(1, 1)
-
-
 def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows, which may have different columns, as CSV."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -127,7 +86,6 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    make_folder(file.parent)
     write_text(file, text.getvalue())
 
 
@@ -163,8 +121,8 @@ def save_plot(file: Path, evaluations: Sequence[Evaluation], settings: Sequence[
         axes.xaxis.set_major_formatter("{x:g}")
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False)
-    make_folder(file.parent)
-    figure.savefig(file, dpi=150)
+    with replacing(file) as temporary:
+        figure.savefig(temporary, dpi=150, format=file.suffix.removeprefix(".").lower())
 
 
 def _lines(settings: Sequence[Mapping[str, Any]], trained: bool) -> dict[str, list[int]]:

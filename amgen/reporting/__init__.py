@@ -1,1 +1,20 @@
 """A training run on one HTML page."""
+
+from pathlib import Path
+
+from amgen.errors import UserError
+
+CONFIG = "config.yaml"
+
+
+def check_run(run: Path) -> None:
+    """Refuse what is no run directory; torch is not loaded for it.
+
+    Raises:
+        UserError: saying what it is instead.
+    """
+    advice = "give the folder of a run that `amgen train` has written"
+    if not run.is_dir():
+        raise UserError(f"{run} is not a folder: {advice}")
+    if not (run / CONFIG).is_file():
+        raise UserError(f"{run} is not a run directory, it holds no {CONFIG}: {advice}")

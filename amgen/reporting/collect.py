@@ -18,7 +18,7 @@ from amgen import __version__, checkpoints, config
 from amgen.config import Config
 from amgen.errors import UserError
 from amgen.evaluation.report import Evaluation
-from amgen.training.run import CONFIG
+from amgen.reporting import CONFIG, check_run
 
 GRIDS = 12
 """Most sample grids on a page."""
@@ -146,11 +146,7 @@ def collect(run: Path) -> RunRecord:
     Raises:
         UserError: if it is none.
     """
-    advice = "give the folder of a run that `amgen train` has written"
-    if not run.is_dir():
-        raise UserError(f"{run} is not a folder: {advice}")
-    if not (run / CONFIG).is_file():
-        raise UserError(f"{run} is not a run directory, it holds no {CONFIG}: {advice}")
+    check_run(run)
     record = RunRecord(run.resolve().name)
     _read_config(run / CONFIG, record)
     by_images: dict[float, dict[str, float]] = {}
@@ -158,9 +154,11 @@ def collect(run: Path) -> RunRecord:
         for values in _read_metrics(run / name, record):
             by_images.setdefault(values["images"], {}).update(values)
     record.metrics = [by_images[images] for images in sorted(by_images)]
-    _read_grids(run / "samples", record)
-    _read_evaluations(run / "eval", record)
-    _read_checkpoints(run, record)
+    for name, read in {"samples": _read_grids, "eval": _read_evaluations, checkpoints.folder_of(run).name: _read_checkpoints}.items():
+        try:
+            read(run / name, record)
+        except OSError as error:  # a folder that may not be looked into
+            record.skipped.append(Skipped(name, error.strerror or str(error)))
     return record
 
 
@@ -203,8 +201,10 @@ def _read_metrics(file: Path, record: RunRecord) -> list[dict[str, float]]:
 
 def _read_grids(folder: Path, record: RunRecord) -> None:
     found: list[tuple[int, Path]] = []
-    for file in folder.glob("images-*.png"):
-        images = file.stem.removeprefix("images-")
+    for file in _entries(folder, ".png"):
+        noun, _, images = file.stem.partition("-")
+        if noun not in ("images", "points"):  # what the items are; pictures of other names are a user's own
+            continue
         if images.isascii() and images.isdigit():
             found.append((int(images), file))
         else:
@@ -219,6 +219,7 @@ def _read_grids(folder: Path, record: RunRecord) -> None:
 
 
 def _read_grid(images: int, file: Path) -> Grid:
+    _check_regular(file)
     data = file.read_bytes()
     with Image.open(BytesIO(data)) as picture:
         picture.load()
@@ -232,7 +233,7 @@ def _read_grid(images: int, file: Path) -> Grid:
 
 
 def _read_evaluations(folder: Path, record: RunRecord) -> None:
-    for file in sorted(folder.glob("*.json")):
+    for file in _entries(folder, ".json"):
         name = f"eval/{file.name}"
         try:
             contents = _parse(_read_text(file))
@@ -289,11 +290,13 @@ def _evaluation(entry: Any) -> Evaluation:
     return evaluation
 
 
-def _read_checkpoints(run: Path, record: RunRecord) -> None:
-    best = checkpoints.folder_of(run) / checkpoints.BEST
+def _read_checkpoints(place: Path, record: RunRecord) -> None:
+    run, best = place.parent, place / checkpoints.BEST
     for folder in [*checkpoints.all_checkpoints(run), *([best] if best.is_dir() else [])]:
         try:
             files = sorted(folder.iterdir())
+            for file in files:
+                _check_regular(file)
             weights = tuple(file.stem for file in files if file.suffix == ".safetensors" and file.stem != "optimizer")
             images = checkpoints.read_images(folder / f"{checkpoints.ACTION}.safetensors")
             record.checkpoints.append(Saved(folder.name, images, weights, sum(file.stat().st_size for file in files)))
@@ -321,9 +324,29 @@ def _read_text(file: Path) -> str:
         ValueError: if it cannot be read.
     """
     try:
+        _check_regular(file)
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
+
+
+def _entries(folder: Path, ending: str) -> list[Path]:
+    """Return what lies in a folder under names of that ending, sorted; nothing if there is no such folder.
+
+    Raises:
+        OSError: if it cannot be looked into.
+    """
+    return sorted(file for file in folder.iterdir() if file.suffix == ending) if folder.is_dir() else []
+
+
+def _check_regular(file: Path) -> None:
+    """Refuse what reading might wait for without end, such as a named pipe.
+
+    Raises:
+        ValueError: saying so.
+    """
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ValueError("it is neither a file nor a folder")
 
 
 def _parse(text: str) -> dict[str, Any]:

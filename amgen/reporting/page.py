@@ -54,7 +54,7 @@ def render(record: RunRecord, environment: Environment) -> str:
         run=record,
         environment=environment,
         preset=preset_of(record.config) if record.config else None,
-        parts=parts_of(record.options),
+        parts=[*parts_of(record.options), *classes_of(record.config)],
         facts=facts_of(record, groups),
         curves=curves_of(record.metrics),
         groups=groups,
@@ -78,6 +78,12 @@ def parts_of(options: dict[str, Any]) -> list[str]:
     parts = [f"data: {data['path']}"] if "path" in data else []
     kinds = {name: section.get("kind", section.get("form")) for name, section in sections.items()}
     return parts + [f"{name}: {kind}" for name, kind in kinds.items() if kind is not None]
+
+
+def classes_of(options: Config | None) -> list[str]:
+    """Name the classes that the model knows, each with its number, where the run has kept their names."""
+    names = getattr(options.data, "classes", None) if options else None
+    return [f"classes: {', '.join(f'{number} {name}' for number, name in enumerate(names))}"] if names else []
 
 
 def facts_of(record: RunRecord, groups: Sequence[Group]) -> list[Fact]:

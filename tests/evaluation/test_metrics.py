@@ -40,6 +40,78 @@ def test_frechet_distance_against_a_matrix_square_root() -> None:
     assert frechet_distance(torch.tensor(first), torch.tensor(second)) == pytest.approx(expected, rel=1e-8)
 
 
+SIZES = {"both few": (30, 40), "few generated": (30, 150), "few real": (150, 40), "both many": (150, 200)}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_distance_is_torch_fidelitys(sizes: tuple[int, int]) -> None:
+    """In 64 dimensions, of fewer and of more vectors than that, with the vectors at hand or their moments alone: all agree to 1e-6.
+
+    torch-fidelity takes roots of the eigenvalues of C_1 C_2. Of fewer vectors than dimensions some are 0 up to rounding, about 1e-16 of the
+    largest, so that each of their roots is off by up to 1e-8 of its root.
+    """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    first, second = (gaussians(seed, 1, number, 64)[0] + 0.3 * seed for seed, number in zip((0, 1), sizes, strict=True))
+    pair = [{"mu": features.double().numpy().mean(axis=0), "sigma": np.cov(features.double().numpy().T)} for features in (first, second)]
+    expected = fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID]
+    alone = [Moments(torch.from_numpy(one["mu"]), torch.from_numpy(one["sigma"])) for one in pair]
+    for one in (Moments.of(first), alone[0]):
+        for other in (Moments.of(second), alone[1]):
+            assert metrics.distance(one, other) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_error_of_few_vectors_is_that_by_the_map(sizes: tuple[int, int]) -> None:
+    """Against the formula with D x D matrices, by scipy's matrix roots, on the range of the generated vectors."""
+    from scipy.linalg import sqrtm
+
+    first, second = (gaussians(seed, 1, number, 64)[0].double() + 0.3 * seed for seed, number in zip((0, 1), sizes, strict=True))
+    c1, c2 = np.cov(first.numpy().T), np.cov(second.numpy().T)
+    root = sqrtm(c2 + 1e-13 * np.eye(64)).real
+    middle = root @ c1 @ root
+    values, vectors = np.linalg.eigh((middle + middle.T) / 2)
+    inverse = np.where(values > values.max() * 1e-10, np.clip(values, 1e-300, None) ** -0.5, 0)
+    transport = root @ (vectors * inverse) @ vectors.T @ root
+    y, offset = first.numpy() - first.numpy().mean(axis=0), first.numpy().mean(axis=0) - second.numpy().mean(axis=0)
+    influence = 2 * y @ offset + (y * y).sum(axis=1) - np.einsum("ni,ij,nj->n", y, transport, y)
+    expected = influence.std(ddof=1) / len(y) ** 0.5
+    own, real = Moments.of(first), Moments.of(second)
+    assert metrics.frechet_error(first, own, real) == pytest.approx(expected, rel=1e-5)
+    assert metrics.frechet_error(first, own, Moments(real.mean, real.covariance)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_few_vectors_never_make_a_covariance() -> None:
+    """20 and 30 vectors of 4,096 dimensions, whose covariances would fill 268 MB: they are asked for nowhere."""
+    first, second = torch.randn(20, 4096), torch.randn(30, 4096)
+    own, real = Moments.of(first), Moments.of(second)
+    metrics.distance(own, real)
+    metrics.frechet_error(first, own, real)
+    assert "covariance" not in own.__dict__
+    assert "covariance" not in real.__dict__
+    many = Moments.of(torch.randn(200, 100))
+    assert many.factor is None
+    metrics.distance(Moments.of(torch.randn(10, 100)), many)
+    assert "covariance" not in many.__dict__
+
+
+def test_moments_against_numpy() -> None:
+    features = torch.randn(9, 4)
+    rows = torch.tensor([0, 2, 3, 5, 7, 8])
+    moments = Moments.of(features, rows)
+    expected = np.cov(features[rows].double().numpy().T)
+    assert moments.covariance.numpy() == pytest.approx(expected, rel=1e-12)
+    assert moments.mean.numpy() == pytest.approx(features[rows].double().numpy().mean(axis=0), rel=1e-12)
+    assert moments.variance == pytest.approx(np.trace(expected), rel=1e-12)
+    assert (moments.root @ moments.root).numpy() == pytest.approx(expected, abs=1e-12)
+    few = Moments.of(features, rows[:3])
+    assert few.factor is not None
+    assert (few.factor.T @ few.factor).numpy() == pytest.approx(np.cov(features[rows[:3]].double().numpy().T), abs=1e-12)
+    with pytest.raises(UserError, match="at least 2 images on each side, not 1"):
+        Moments.of(features, rows[:1])
+
+
 def test_matched_distance_of_the_data_itself_is_the_floor() -> None:
     """Fresh draws of the same distribution score within a tenth of the floor; shifted ones far above it."""
     generator = torch.Generator().manual_seed(0)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ from amgen.reporting.axes import fitting_axis, linear_axis, logarithmic_axis
 from amgen.reporting.charts import PLOT_HEIGHT, RIGHT, TOP, WIDTH, Point, Series, draw, number, thin
 from amgen.reporting.collect import GRIDS, LARGEST_SIDE, Environment, collect, evenly
 from amgen.reporting.evaluations import groups_of
-from amgen.reporting.page import curves_of, duration, facts_of, render
+from amgen.reporting.page import classes_of, curves_of, duration, facts_of, render
 
 HERE = Environment(datetime(2025, 1, 2, 3, 4, tzinfo=timezone.utc), "0.1.0", "2.6.0", "3.12.1", "Linux-test", "CPU, 2 threads")
 SECTIONS = ["Curves", "Samples", "Evaluation", "Configuration", "Environment"]
@@ -200,10 +201,15 @@ def test_what_is_no_run_is_refused_in_one_line(case: str, tmp_path: Path) -> Non
     assert "give the folder of a run that `amgen train` has written" in outcome.err
 
 
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
-    outcome = run_cli("report", make_run(tmp_path / "run"), "--out", tmp_path / "run" / "samples")
+@pytest.mark.parametrize(("out", "reason"), [("run/samples", "is a folder"), (".", "is a folder"), ("run/config.yaml/x", "cannot create")])
+def test_a_place_that_cannot_be_written_to_is_named(out: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the run is read, which is not done here."""
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr("amgen.reporting.collect.collect", None)
+    outcome = run_cli("report", run, "--out", tmp_path / out)
     assert outcome.code == 2
-    assert f"amgen: cannot write {tmp_path / 'run' / 'samples'}: " in outcome.err
+    assert f"amgen: --out {tmp_path / out}" in outcome.err
+    assert reason in outcome.err
     assert outcome.err.count("\n") == 1
 
 
@@ -351,6 +357,69 @@ def test_what_is_a_folder_instead_of_a_file_is_named_once(tmp_path: Path) -> Non
     skipped = collect(run).skipped
     assert [one.name for one in skipped] == ["metrics.jsonl", "samples/images-000000001.png", "eval/a.json"]
     assert all("Is a directory" in one.reason for one in skipped)
+
+
+@pytest.mark.parametrize("folder", ["samples", "eval", "checkpoints"])
+def test_folders_that_may_not_be_looked_into_are_named(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", evaluations={"a.json": evaluation(3.5)}, grids=[100])
+    (run / "checkpoints").mkdir()
+    original = Path.iterdir
+
+    def iterdir(self: Path) -> Any:
+        if self.name == folder:
+            raise PermissionError(13, "Permission denied")
+        return original(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    outcome = run_cli("report", run)
+    assert outcome.code == 0, outcome.err
+    assert f"{folder} : Permission denied" in Page((run / "report.html").read_text()).text
+    assert (len(collect(run).evaluations), len(collect(run).grids)) == (int(folder != "eval"), int(folder != "samples"))
+
+
+def test_named_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "checkpoints" / "step-00000001").mkdir(parents=True)
+    places = ["metrics.jsonl", "samples/images-000000001.png", "eval/a.json", "checkpoints/step-00000001/action.safetensors"]
+    for place in places:
+        os.mkfifo(run / place)
+    skipped = collect(run).skipped
+    assert [one.name for one in skipped] == [*places[:3], "checkpoints/step-00000001"]
+    assert all("it is neither a file nor a folder" in one.reason for one in skipped)
+
+
+def test_metrics_that_are_no_text_are_left_out_line_by_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "metrics.jsonl").write_bytes(json.dumps(line(10)).encode() + b"\n\xff\xfe\n" + json.dumps(line(20)).encode() + b"\n")
+    record = collect(run)
+    assert [values["images"] for values in record.metrics] == [10, 20]
+    assert [skipped.name for skipped in record.skipped] == ["metrics.jsonl, line 2"]
+
+
+def test_grids_of_populations_are_shown(tmp_path: Path) -> None:
+    """They are called by points, as training writes them."""
+    run = make_run(tmp_path / "run")
+    Image.new("L", (512, 512), 9).save(run / "samples" / "points-000000100.png")
+    Image.new("L", (512, 512), 9).save(run / "samples" / "mine-000000100.png")
+    page = page_of(run)
+    [image] = page.all("img")
+    assert b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) == (run / "samples" / "points-000000100.png").read_bytes()
+    assert image["alt"] == "Grid of samples after 100 images of training"
+
+
+def test_names_of_classes_are_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    record = collect(run)
+    assert not any("classes:" in part for part in page_of(run).texts["li"])
+
+    class Data:
+        classes = ("cat", "<dog>")
+
+    class Named:
+        data = Data()
+
+    assert classes_of(Named()) == ["classes: 0 cat, 1 <dog>"]  # type: ignore[arg-type]
+    assert classes_of(record.config) == []
 
 
 def test_strange_details_are_shown(tmp_path: Path) -> None:

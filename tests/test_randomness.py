@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from amgen import randomness
 from amgen.randomness import Purpose, derive_seed, gaussian, keys, permutation, rademacher, uniform, uniforms, words
 
 COUNT = 1000
@@ -82,6 +83,26 @@ def test_uniform_fills_the_unit_interval() -> None:
         assert draws.max() < 1
         assert abs(draws.mean() - 0.5) < 5 * (1 / 12 / 20_000) ** 0.5
         assert abs(draws.var() - 1 / 12) < 5 * (1 / 180 / 20_000) ** 0.5
+
+
+def test_every_entry_of_a_row_is_drawn() -> None:
+    """Also where the last word of a row is used in part: each column has mean and variance of its own, within 6 standard errors."""
+    for draws, mean, variance in (
+        (gaussian(0, Purpose.NOISE, range(COUNT), (5,)), 0.0, 1.0),
+        (uniforms(0, Purpose.CHOICE, range(COUNT), 5), 0.5, 1 / 12),
+        (rademacher(0, Purpose.PROBE, range(COUNT), (65,)), 0.0, 1.0),
+    ):
+        assert draws.shape[0] == COUNT
+        assert draws.shape[1] in (5, 65)
+        assert (abs(draws.mean(dim=0) - mean) < 6 * (variance / COUNT) ** 0.5).all()
+        assert (draws.var(dim=0) > 0.7 * variance).all()
+
+
+def test_the_farthest_noise_is_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits of zeros are sqrt(-2 log(2^-32)) = 6.66 deviations away, bits of ones in the middle."""
+    for word, radius in ((0, math.sqrt(64 * math.log(2))), (2**64 - 1, 0.0)):
+        monkeypatch.setattr(randomness, "words", lambda *arguments, word=word: np.full((1, arguments[-1]), word, dtype=np.uint64))
+        assert float(gaussian(0, Purpose.NOISE, [0], (2,)).norm()) == pytest.approx(radius, abs=1e-5)
 
 
 def test_uniform_takes_the_top_bits_of_a_word() -> None:

@@ -4,6 +4,8 @@ import logging
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -17,6 +19,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 MAX_BYTES = 1 << 29
 """Size of a file above which it is not read: several decoders read all of a file into memory, which of a zip may be zeros without end."""
+
+MAX_SIDE = 65_535
+"""Pixels in height or width that an image may have; Pillow decodes some formats in a time that grows with the square of the width."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,11 +88,12 @@ def decode(file: IO[bytes], name: str) -> Decoded:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as image:
-            if 0 in image.size:
-                raise ValueError(f"it is {image.width}x{image.height} pixels")
+            if not 0 < min(image.size) <= max(image.size) <= MAX_SIDE:
+                raise ValueError(f"it is {image.width}x{image.height} pixels: expected 1 to {MAX_SIDE:,} each way")
             refuse_deep(image, name)
             turned = _orientation(image) in TURNS
-            image.load()
+            with _silenced() if image.format == "TIFF" else nullcontext():
+                image.load()
             # Some formats, such as TIFF, have been turned by Pillow by now.
             turn = TURNS.get(_orientation(image))
             # A copy, because a look at the next frame may spoil this one.
@@ -140,6 +146,23 @@ def unreadable(error: Exception, name: str) -> UnreadableImage:
     else:
         reason = getattr(error, "strerror", None) or _one_line(error) or type(error).__name__
     return UnreadableImage(f"cannot read the image {name}: {reason}: replace or remove it")
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what C code writes to the standard error from the terminal: libtiff complains there of what Pillow then raises."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _one_line(error: Exception) -> str:

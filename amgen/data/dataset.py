@@ -56,11 +56,11 @@ class ImageDataset:
         """Return what is left out of the data, and what was done to the images decoded so far, a phrase each."""
         found = list(self.source.notes)
         if self.source.turned:
-            found.append(f"{len(self.source.turned):,} images are turned as their EXIF orientation says")
+            found.append(f"images turned as their EXIF orientation says: {len(self.source.turned):,}")
         if self.source.several:
-            found.append(f"of {len(self.source.several):,} images with several frames or pages the first one is taken")
+            found.append(f"images of several frames or pages, of which the first is taken: {len(self.source.several):,}")
         if missing := list(self._readable.values()).count(False):
-            found.append(f"{missing:,} images cannot be read and the next ones take their places")
+            found.append(f"images that cannot be read, whose places the next ones take: {missing:,}")
         return found
 
     def _read_all(self) -> Tensor:

@@ -140,7 +140,7 @@ class FileSource(ImageSource):
         self.notes = [f"{reason} are left out: {_some(sorted(paths))}" for reason, paths in listing.left_out.items()]
         if listing.others:
             self.notes.append(
-                f"{listing.others.total():,} files that do not end like images are left out ({_some(sorted(listing.others))})"
+                f"files that do not end like images are left out: {listing.others.total():,} ({_some(sorted(listing.others))})"
             )
         self.turned: set[int] = set()
         self.several: set[int] = set()
@@ -293,7 +293,7 @@ def _list_zip(archive: zipfile.ZipFile) -> Listing:
         ending = os.path.splitext(path)[1].lower()
         if any(_hidden(part) for part in PurePosixPath(path).parts):
             continue
-        if entry.is_dir():
+        if path.endswith("/"):
             listing.folders.append(path.rstrip("/"))
         elif ending in EXTENSIONS:
             if path in images:

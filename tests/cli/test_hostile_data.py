@@ -96,6 +96,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "postscript": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n"), "it is none of PNG, JPEG"),
     "no pixels": (lambda path: path.write_bytes(png(GRAY, (8, 0))), "cannot read the image"),
     "bomb": (lambda path: path.write_bytes(png(GRAY, (65_000, 65_000))), "refusing to decode"),
+    "wide": (lambda path: path.write_bytes(png(GRAY, (70_000, 8))), "it is 70000x8 pixels: expected 1 to 65,535 each way"),
     "huge gif": (lambda path: path.write_bytes(gif_of(65_535, 65_535)), "refusing to decode"),
     "endless": (webp_of_zeros, "2,147,483,648 bytes are more than the 536,870,912 that an image file may have"),
     "pipe": (make_fifo, "it is a pipe, a device or a folder, not a regular file"),
@@ -116,6 +117,16 @@ def test_what_cannot_be_decoded_is_named(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_decoders_in_c_write_nothing_beside_the_line(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """libtiff writes to the standard error by itself, past Python."""
+    folder = images(tmp_path / "images", 1)
+    Image.effect_noise((8, 8), 50).save(folder / "bad.tif", compression="tiff_lzw")
+    data = (folder / "bad.tif").read_bytes()
+    (folder / "bad.tif").write_bytes(data[:8] + b"\xff" * 20 + data[28:])
+    assert f"cannot read the image {folder}/bad.tif" in refused(lambda: train(folder, tmp_path))
+    assert capfd.readouterr().err == ""
+
+
 def test_what_is_read_on_the_way_is_named_too(tmp_path: Path) -> None:
     folder = images(tmp_path / "images", 0)
     make_fifo(folder / "bad.png")
@@ -131,9 +142,9 @@ def test_all_that_cannot_be_decoded_is_skipped_on_request(memory: int, tmp_path:
         write(folder / f"{kind}.png")
     outcome = read(folder, tmp_path, on_error="skip", memory_mb=memory)
     assert (outcome.code, outcome.err) == (0, "")
-    assert "16 images of" in outcome.out
+    assert f"{4 + len(DAMAGED)} images of" in outcome.out
     if memory:
-        assert f"{folder}: {len(DAMAGED)} images cannot be read and the next ones take their places" in outcome.out
+        assert f"{folder}: images that cannot be read, whose places the next ones take: {len(DAMAGED)}" in outcome.out
 
 
 MEMBERS = {
@@ -161,7 +172,7 @@ def test_members_of_a_zip_that_cannot_be_read_are_named_and_skipped(damage: str,
     assert MEMBERS[damage][1] in line
     outcome = read(file, tmp_path, on_error="skip")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "1 images cannot be read" in outcome.out
+    assert "images that cannot be read, whose places the next ones take: 1" in outcome.out
 
 
 def test_a_zip_that_unpacks_without_end_is_not_unpacked(tmp_path: Path) -> None:
@@ -190,8 +201,16 @@ def test_names_in_a_zip_lead_nowhere(tmp_path: Path) -> None:
     assert outcome.code == 0
     assert "3 images of" in outcome.out
     assert "earlier members of the same name are left out: ../../dog/c.png" in outcome.out
-    assert "1 files that do not end like images are left out (.zip)" in outcome.out
+    assert "files that do not end like images are left out: 1 (.zip)" in outcome.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "images.yaml", "images.zip"]
+
+
+def nameless_zip() -> bytes:
+    """Return a zip of one file whose name is empty."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x", b"")
+    return file.getvalue().replace(b"x", b"\0")
 
 
 def no_zip(folder: Path, name: str, content: bytes) -> Path:
@@ -207,6 +226,7 @@ def no_zip(folder: Path, name: str, content: bytes) -> Path:
         (lambda folder: no_zip(folder, "a.tar", b"x" * 600), "of archives only .zip is read in place; unpack it and give the folder"),
         (lambda folder: no_zip(folder, "a.csv", b"time,x\n"), "it looks like a table; set data.kind=snapshots to read one"),
         (lambda folder: no_zip(folder, "a.zip", b""), "a.zip: File is not a zip file"),
+        (lambda folder: no_zip(folder, "a.zip", nameless_zip()), "holds no images"),
         (lambda folder: no_zip(folder, "a.zip", b"PK\5\6" + b"\xff" * 18), "cannot read the zip"),
         (lambda folder: make_fifo(folder / "p") or folder / "p", "is a pipe or a device"),
         (lambda folder: folder / "missing", "does not exist: give a folder or .zip of images"),
@@ -276,9 +296,9 @@ def test_what_is_turned_or_left_out_is_said_once(tmp_path: Path) -> None:
         "links to a folder that they lie in are left out: dog/round",
         "links that lead nowhere are left out: dog/nowhere",
         "folders without images are left out: bird",
-        "2 files that do not end like images are left out (.heic, .txt)",
-        "2 images are turned as their EXIF orientation says",
-        "of 1 images with several frames or pages the first one is taken",
+        "files that do not end like images are left out: 2 (.heic, .txt)",
+        "images turned as their EXIF orientation says: 2",
+        "images of several frames or pages, of which the first is taken: 1",
     ):
         assert phrase in outcome.out, phrase
     lazily = read(root, tmp_path, memory_mb=0)

@@ -64,8 +64,7 @@ def keyed(mode: str, value: object) -> Image.Image:
         (pixel("CMYK", (0, 0, 0, 255)), 1, True, [0]),
         (pixel("YCbCr", (76, 85, 255)), 3, True, [254, 0, 0]),  # red by ITU-R 601
         (pixel("HSV", (0, 255, 255)), 3, True, [255, 0, 0]),
-        (pixel("LAB", (0, 128, 128)), 3, True, [0, 0, 0]),  # a = b = 0 are kept as 128
-        (pixel("LAB", (255, 128, 128)), 1, True, [255]),
+        (pixel("LAB", (255, 128, 128)), 1, True, [255]),  # L = 100; a = b = 0 are kept as 128
     ],
 )
 def test_modes(image: Image.Image, channels: int, convert: bool, expected: list[int]) -> None:
@@ -104,6 +103,13 @@ def test_other_colour_spaces_are_never_converted_silently(mode: str, channels: i
     asked = {1: "gray", 3: "RGB"}[channels]
     with pytest.raises(UserError, match=f"pic is {mode} but data.channels={channels} asks for {asked}: set data.convert=true to convert"):
         prepare(Image.new(mode, (8, 8)), DataConfig.model_validate({"channels": channels}), "pic")
+
+
+def test_lab_is_converted_to_rgb() -> None:
+    """Black, white and sRGB's own red, (53.2, 80.1, 67.2) in CIELAB (D50: 54.3, 80.8, 69.9), to the rounding of CIELAB in 8 bits."""
+    for stored, expected in (((0, 128, 128), (0, 0, 0)), ((255, 128, 128), (255, 255, 255)), ((138, 209, 198), (255, 0, 0))):
+        prepared = prepare(pixel("LAB", stored), DataConfig(channels=3, convert=True), "x")[:, 0, 0]
+        assert (prepared.int() - torch.tensor(expected)).abs().max() <= 5
 
 
 def test_a_damaged_colour_profile_is_named() -> None:

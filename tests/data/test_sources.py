@@ -176,7 +176,7 @@ def test_images_are_turned_as_exif_says(orientation: int, ending: str, tmp_path:
     expected = np.asarray(ImageOps.exif_transpose(picture))
     assert np.abs(dataset.images([0])[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 3  # JPEG's rounding
     assert dataset.source.turned == (set() if orientation == 1 else {0})
-    assert dataset.notes() == ([] if orientation == 1 else ["1 images are turned as their EXIF orientation says"])
+    assert dataset.notes() == ([] if orientation == 1 else ["images turned as their EXIF orientation says: 1"])
 
 
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"nonsense" * 9, b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
@@ -194,7 +194,7 @@ def test_the_first_frame_is_taken(ending: str, tmp_path: Path) -> None:
     frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:], **options)
     dataset = open_dataset(DataConfig(path=str(tmp_path), convert=True))
     assert dataset.images([0]).unique().tolist() == [0]
-    assert dataset.notes() == ["of 1 images with several frames or pages the first one is taken"]
+    assert dataset.notes() == ["images of several frames or pages, of which the first is taken: 1"]
 
 
 @pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "dog"]])
@@ -250,7 +250,7 @@ def test_reading_reports_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyP
     lines: list[str] = []
     open_dataset(DataConfig(path=str(folder)), lines.append)
     assert [line.split("  ")[0] for line in lines[:6]] == [f"reading: {done}/6 images" for done in range(1, 7)]
-    assert lines[6:] == [f"{folder}: 1 files that do not end like images are left out (.txt)"]
+    assert lines[6:] == [f"{folder}: files that do not end like images are left out: 1 (.txt)"]
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("Error downloading"), EOFError(), ReadError("not a tar")])

@@ -98,10 +98,13 @@ def run(arguments: Sequence[str]) -> int:
 def _explain(error: Exception) -> tuple[str, int] | None:
     """Return a line and an exit code for an exception that says enough by itself; None for a mistake of amgen's own."""
     from amgen.errors import out_of_memory, short
+    from amgen.wording import first_error
 
     # Typer's own usage errors; their class moved between releases, what they can do did not.
     if hasattr(error, "format_message"):
         path = getattr(getattr(error, "ctx", None), "command_path", "amgen")
+        if (problem := first_error(error.__cause__)) and hasattr(error, "message"):
+            error.message = problem
         return f"{' '.join(error.format_message().split())} (see {path} --help)", 2
     if out_of_memory(error):
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -11,7 +11,7 @@ from .options import BatchSize, Debug, Device, Ema, Label, Raw, Run, Seed, Solve
 def encode(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Images to encode. Default: the training images.", show_default=False)] = None,
-    num: Annotated[int, typer.Option(help="Images to encode, the first ones.")] = 64,
+    num: Annotated[int, typer.Option("--num", "-n", help="Images to encode, the first ones.")] = 64,
     out: Annotated[Path, typer.Option(help="File for the noise, float32 (N, C, H, W), and each image's error.")] = Path("noise.npz"),
     solver: Solver = "dopri5",
     steps: Steps = None,

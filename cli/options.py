@@ -55,16 +55,21 @@ Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu,
 
 def number_or_word(text: str | None) -> int | str | None:
     """Read a batch size; what is neither a number nor auto is left for the configuration to refuse."""
-    return int(text) if text is not None and text.isdecimal() else text
+    return int(text) if text is not None and _natural(text) else text
+
+
+def _natural(text: str) -> bool:
+    """Tell whether a text is a natural number, and one that can count something: of 18 digits at most."""
+    return text.isascii() and text.isdecimal() and len(text) <= 18
 
 
 def pair(option: str, text: str) -> tuple[int, int]:
     """Read two indices such as 3,8."""
-    from amgen.errors import UserError
+    from amgen.errors import UserError, short
 
     first, _, second = text.partition(",")
-    if not (first.strip().isdigit() and second.strip().isdigit()) or int(first) == int(second):
-        raise UserError(f"{option} {text!r}: expected two different indices such as 3,8")
+    if not (_natural(first.strip()) and _natural(second.strip())) or int(first) == int(second):
+        raise UserError(f"{option} {short(text)}: expected two different indices such as 3,8")
     return int(first), int(second)
 
 

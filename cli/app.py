@@ -109,6 +109,8 @@ def _explain(error: Exception) -> tuple[str, int] | None:
     if out_of_memory(error):
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         return f"out of memory ({reason}): try a smaller --batch-size or -n, a smaller training.micro_batch, or another device", 1
+    if isinstance(error, ImportError) and "but the source tree" in str(error):  # of the file beside the folders amgen and cli
+        return str(error), 2
     if isinstance(error, RecursionError):
         return "out of depth: something in the input is nested too deeply (--debug shows where)", 2
     if isinstance(error, EOFError):

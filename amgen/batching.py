@@ -63,7 +63,14 @@ def in_batches(
     Raises:
         UserError: if a single sample does not fit.
     """
-    most = fitting(probe, indices, device, processes) if size == "auto" else size
+    if size == "auto":
+        most = fitting(probe, indices, device, processes)
+    else:
+        most = min(size, len(indices))
+        # A CPU's memory does not run out with an error: the system ends the process. So what is far more than usual is measured before.
+        if most > MOST and (fits := _fitting_memory(probe, indices, device, processes)) < most:
+            say(f"{most:,} samples at a time do not fit the memory of {device}: taking {fits:,}")
+            most = fits
     left = deque(processes.share(divide(indices, most, processes.count)))
     limit, failed = most, 0
     while left:
@@ -108,10 +115,20 @@ def fitting(probe: Probe, indices: Sequence[int], device: torch.device, processe
     What they take is measured with one sample and with two, and taken to grow linearly beyond, which is on the safe side. Processes on one
     device share its memory, and all agree on the smallest number found.
     """
+    budget = min(_share_of_memory(device, processes), _useful_bytes(device))
+    return min(MOST, *processes.gather([_fitting(probe, indices, budget)]))
+
+
+def _fitting_memory(probe: Probe, indices: Sequence[int], device: torch.device, processes: Processes) -> int:
+    """Return how many samples fit half of the memory that is free, whatever is gained by it; otherwise as `fitting`."""
+    return min(processes.gather([_fitting(probe, indices, _share_of_memory(device, processes))]))
+
+
+def _share_of_memory(device: torch.device, processes: Processes) -> float:
+    """Return how many bytes of a device this process may fill with tensors."""
     place = (socket.gethostname(), _identity(device))
     sharers = processes.gather([place]).count(place)
-    budget = min(SHARE * free_bytes(device) / sharers, _useful_bytes(device))
-    return min(processes.gather([_fitting(probe, indices, budget)]))
+    return SHARE * free_bytes(device) / sharers
 
 
 def _fitting(probe: Probe, indices: Sequence[int], budget: float) -> int:
@@ -125,7 +142,7 @@ def _fitting(probe: Probe, indices: Sequence[int], budget: float) -> int:
             raise
         return 1
     each = max(1, two - one)
-    return max(1, min(MOST, int((budget - one) / each) + 1))
+    return max(1, int((budget - one) / each) + 1)
 
 
 def _identity(device: torch.device) -> str:

@@ -491,7 +491,7 @@ def device_of(name: str) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        float(torch.zeros(1, device=device))  # which a device that computes nothing, such as meta, refuses
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device

@@ -78,6 +78,14 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> str:
     return f"{key}={short(problem['input'])}: expected {expected(kind, context)}"
 
 
+def first_error(error: object) -> str:
+    """Word the first complaint of a check that knows no key; nothing if it is another error."""
+    if not isinstance(error, ValidationError):
+        return ""
+    problem = error.errors(include_url=False)[0]
+    return f"{short(problem['input'])}: expected {expected(problem['type'], problem.get('ctx', {}))}"
+
+
 def expected(kind: str, context: Mapping[str, Any]) -> str:
     """Word what a value should have been."""
     if kind in ("too_short", "too_long"):

@@ -98,14 +98,19 @@ def run(arguments: Sequence[str]) -> int:
 def _explain(error: Exception) -> tuple[str, int] | None:
     """Return a line and an exit code for an exception that says enough by itself; None for a mistake of amgen's own."""
     from amgen.errors import out_of_memory, short
+    from amgen.wording import first_error
 
     # Typer's own usage errors; their class moved between releases, what they can do did not.
     if hasattr(error, "format_message"):
         path = getattr(getattr(error, "ctx", None), "command_path", "amgen")
+        if (problem := first_error(error.__cause__)) and hasattr(error, "message"):
+            error.message = problem
         return f"{' '.join(error.format_message().split())} (see {path} --help)", 2
     if out_of_memory(error):
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         return f"out of memory ({reason}): try a smaller --batch-size or -n, a smaller training.micro_batch, or another device", 1
+    if isinstance(error, ImportError) and "but the source tree" in str(error):  # of the file beside the folders amgen and cli
+        return str(error), 2
     if isinstance(error, RecursionError):
         return "out of depth: something in the input is nested too deeply (--debug shows where)", 2
     if isinstance(error, EOFError):

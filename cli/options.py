@@ -90,7 +90,12 @@ Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu,
 
 def number_or_word(text: str | None) -> int | str | None:
     """Read a batch size; what is neither a number nor auto is left for the configuration to refuse."""
-    return int(text) if text is not None and text.isdecimal() and len(text) < 20 else text
+    return int(text) if text is not None and _natural(text) else text
+
+
+def _natural(text: str) -> bool:
+    """Tell whether a text is a natural number, and one that can count something: of 18 digits at most."""
+    return text.isascii() and text.isdecimal() and len(text) <= 18
 
 
 def positive(option: str, value: int) -> None:

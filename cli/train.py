@@ -13,7 +13,7 @@ def train(
         str, typer.Argument(help="Preset, such as digits or cifar10-small (a wrong name lists them all), or path of a .yaml file.")
     ] = "digits",
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where the run lives. Default: runs/ and the preset's name.", show_default=False)
+        str | None, typer.Option(metavar="PATH", help="Where the run lives. Default: runs/ and the preset's name.", show_default=False)
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -22,6 +22,7 @@ def train(
     compile_loss: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the whole loss: training.compile.", show_default=False)
     ] = None,
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu", help="Where to compute: training.device.", show_default=False)] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Delete what the run directory holds and start over.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved options, the parameter count and the steps; train nothing.")
@@ -30,15 +31,18 @@ def train(
 ) -> None:
     """Train a model. The same command again resumes a run that was stopped."""
     from amgen import config
+    from amgen.errors import UserError
 
-    compiling = [] if compile_loss is None else [f"training.compile={str(compile_loss).lower()}"]
-    options = config.load(preset, [*(overrides or []), *compiling])
+    if run_dir is not None and not run_dir.strip():
+        raise UserError(f"--run-dir {run_dir!r}: expected the name of a folder")
+    named = {"training.compile": None if compile_loss is None else str(compile_loss).lower(), "training.device": device}
+    options = config.load(preset, [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)])
     if dry_run:
         _describe(options)
         return
     from amgen.training.main import train
 
-    train(options, run_dir or Path("runs") / Path(preset).stem, restart)
+    train(options, Path(run_dir or Path("runs", Path(preset).stem)), restart)
 
 
 def _describe(options: "config.Config") -> None:  # type: ignore[name-defined] # noqa: F821

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
-install_amgen .
+install_amgen '.[plots]'
 amgen train digits --run-dir runs/digits
 amgen sample runs/digits --num 100 --grid runs/digits/grid.png
 amgen eval-fid runs/digits --features digits "$@"

@@ -50,3 +50,17 @@ def test_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     presets = sorted(file.stem for file in (ROOT / "configs").glob("*.yaml"))
     assert found.stdout.split(maxsplit=1) == ["1797", f"{presets}\n"]
+
+
+def test_a_clone_called_amgen_says_that_it_is_not_the_package(tmp_path: Path) -> None:
+    """Seen from the folder around it, which Python searches before it asks where an editable package lies."""
+    import shutil
+
+    (tmp_path / "amgen").mkdir()
+    shutil.copy(ROOT / "__init__.py", tmp_path / "amgen")
+    message = f"this is not the package amgen but the source tree {tmp_path / 'amgen'}, which lies in the folder that Python was started in"
+    for code in ("import amgen; amgen.load('run')", "from amgen import load", "from amgen_cli.app import main; main(['--version'])"):
+        found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert found.returncode != 0
+        assert message in found.stderr.splitlines()[-1]
+    assert found.stderr.startswith("amgen: this is not")

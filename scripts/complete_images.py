@@ -1,4 +1,4 @@
-"""How close do completed or coloured images come to the truth? PSNR and SSIM over all pixels, and a figure.
+"""How close do completed, coloured or sharpened images come to the truth? PSNR and SSIM over all pixels, and a figure.
 
 Beside one draw of the model: the mean of several, and what needs no training. A draw from the true posterior has twice the squared error of
 its mean, 3 dB; the mean of 8 draws comes within 0.5 dB of it. Draws of an image differ in their noise alone: the same of it is given.

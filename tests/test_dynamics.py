@@ -130,8 +130,12 @@ def test_divergence_is_the_trace_of_the_jacobian(dtype: torch.dtype) -> None:
     exact = dynamics.divergence(0.3, x)
     torch.testing.assert_close(exact, jacobian.diagonal(dim1=1, dim2=2).sum(dim=1))
     assert not exact.requires_grad
-    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=dtype).expand(5, 2, 2)
-    torch.testing.assert_close(dynamics.divergence(0.3, x, signs), exact)
+    torch.testing.assert_close(dynamics.divergence(0.3, x[:1]), exact[:1])
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]], dtype=dtype).expand(5, 3, 2)
+    estimates = dynamics.velocity_and_divergence(0.3, x, signs)[1]
+    torch.testing.assert_close(estimates, torch.einsum("pi,bij,pj->bp", signs[0], jacobian, signs[0]))
+    torch.testing.assert_close(dynamics.divergence(0.3, x, signs[:, :2]), exact)
+    assert dynamics.evaluations == 4
     first = Dynamics(action, given=Given(free=torch.tensor([1.0, 0.0], dtype=dtype)))
     torch.testing.assert_close(first.divergence(0.3, x), jacobian[:, 0, 0])
 

@@ -100,12 +100,16 @@ class VPPath(AffinePath):
         return Coefficients(sigma, alpha, -0.5 * beta * alpha**2 / sigma, 0.5 * beta * alpha)
 
     def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
-        """Return E[eps | x_t] = sigma (x - 2 v / beta(r)), which is 0 at t = 1: the affine relation, where sigma' is infinite, times sigma.
+        """Return E[eps | x_t] = sigma (x - 2 v / beta(r)), which is 0 at t = 1.
 
-        sigma^2 + alpha^2 = 1 makes its denominator alpha' sigma^2 - sigma sigma' alpha = alpha beta / 2.
+        That is the affine relation with numerator and denominator times sigma, without sigma', which is infinite at t = 1; sigma^2 +
+        alpha^2 = 1 makes the denominator alpha' sigma^2 - sigma sigma' alpha = alpha beta / 2.
         """
-        sigma = self.coefficients(t).noise
-        return expand(sigma, x) * (x - 2 * velocity / expand(self._beta(1 - t), x))
+        return -expand(self.coefficients(t).noise, x) * self.score(t, x, velocity, given)
+
+    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+        """Return grad log q_t = 2 v / beta(r) - x, at t = 1 too: v is the probability flow of the diffusion."""
+        return 2 * velocity / expand(self._beta(1 - t), x) - x
 
     def _beta(self, r: Tensor) -> Tensor:
         """Return the rate of the diffusion at r = 1 - t."""

@@ -119,7 +119,9 @@ def test_score_follows_from_the_velocity(name: str, dtype: torch.dtype) -> None:
     variance = c.noise**2 + (c.data * scale) ** 2
     rate = (c.noise * c.noise_rate + c.data * c.data_rate * scale**2) / variance
     velocity = c.data_rate * mean + rate * (x - c.data * mean)
-    torch.testing.assert_close(path.score(t, x, velocity, path.given(x)), -(x - c.data * mean) / variance, rtol=1e-3, atol=1e-3)
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+    expected = -(x - c.data * mean) / variance
+    torch.testing.assert_close(path.score(t, x, velocity, path.given(x)), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", GUIDED)
@@ -151,6 +153,15 @@ def test_noise_ends_at_zero_exactly_and_is_positive_before(name: str, precision:
     full = {"vp": math.sqrt(1 - math.exp(-2 * 5.025)), "colourisation": 0.1}.get(name, 1.0)
     assert inside.noise[0].item() == pytest.approx(full, rel=1e-6)
     assert inside.data[0].item() == pytest.approx(math.exp(-5.025) if name == "vp" else 0, abs=1e-6)
+
+
+def test_vp_has_a_score_at_the_data(dtype: torch.dtype) -> None:
+    """For data N(m, c^2) the flow is v = beta/2 (x + score) with the score -(x - m)/c^2, at t = 1 with beta_min; the noise there is 0."""
+    x, end = torch.randn(4, 3, dtype=dtype), torch.ones(4, dtype=dtype)
+    score = -(x - 0.7) / 0.4**2
+    path, velocity = VPPath(0.3, 9.0), 0.15 * (x + score)
+    torch.testing.assert_close(path.score(end, x, velocity, path.given(x)), score)
+    assert (path.posterior_noise(end, x, velocity, path.given(x)) == 0).all()
 
 
 def test_vp_preserves_variance_and_matches_its_diffusion(dtype: torch.dtype) -> None:

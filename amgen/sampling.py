@@ -167,7 +167,7 @@ class Model:
         return ", ".join(f"{key} {self._in_words(key, value)}" for key, value in settings.items())
 
     def _in_words(self, key: str, value: Any) -> str:
-        if key == "weights_sha256":
+        if key.endswith("sha256"):
             return str(value)[:12]
         if key == "label" and isinstance(value, int) and class_name(self.config, value) != str(value):
             return f"{value} ({class_name(self.config, value)})"

@@ -148,6 +148,7 @@ def sample(
         "label": number,
         "guidance": options.guidance if options.guidance != 1 else None,
         "start": None if images is None else images.source.description,
+        "start_sha256": None if images is None else images.source.fingerprint(),
         "between": None if between is None else f"{between} in {len(indices)}",
         "noise": None if noise is None else sha256(noise)[:16],
     }

@@ -187,6 +187,21 @@ def test_class_names_are_kept_with_the_run(animals: Path, tmp_path: Path) -> Non
         assert outcome.err.count("\n") == 1
 
 
+def test_a_folder_of_completed_images_knows_what_they_were_made_from(animals: Path, tmp_path: Path) -> None:
+    """Labels are those of the source images, in a folder that refuses images made from others at the same place."""
+    data = Path(shutil.copytree(animals / "data", tmp_path / "data"))
+    overrides = [*TINY, "action.classes=3", "path.kind=super-resolution", f"data.path={data}"]
+    train(config.load("digits", overrides), tmp_path / "run")
+    command = ("sample", tmp_path / "run", "-n", "14", "--format", "npz", "--out", tmp_path / "out")
+    assert run_cli(*command).code == 0
+    (shard,) = (tmp_path / "out").glob("*.npz")
+    with np.load(shard) as arrays:
+        assert arrays["labels"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0]
+    Image.new("L", (8, 8), 100).save(data / "ant" / "0.png")
+    outcome = run_cli(*command)
+    assert (outcome.code, "holds images made with start_sha256=" in outcome.err) == (2, True), outcome.err
+
+
 def test_a_run_without_class_names_is_resumed_and_gets_them(animals: Path, tmp_path: Path) -> None:
     """As one of an earlier version."""
     run = Path(shutil.copytree(animals / "run", tmp_path / "run"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image, ImageSequence
 from safetensors.torch import load_file
 
 import amgen
-from amgen import checkpoints, config, sampling
+from amgen import checkpoints, config, progress, sampling
 from amgen.checks import parse_indices
 from amgen.data import make_grid, open_dataset, to_float, to_uint8
 from amgen.drawing import draw
@@ -278,7 +279,7 @@ def test_tolerances_below_single_precision_are_refused() -> None:
 def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
     train(config.load("digits", [*TINY, "dynamics.kind=entropic", "sampling.solver=euler-maruyama"]), tmp_path / "run")
     outcome = run_cli("encode", tmp_path / "run")
-    assert outcome.code == 2
+    assert (outcome.code, "sampling.solver=dopri5 solves ODEs, and entropic dynamics is an SDE" in outcome.err) == (2, True)
     outcome = run_cli("encode", tmp_path / "run", "--solver", "sra1")
     assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
 
@@ -321,6 +322,9 @@ def test_weights_of_a_folder_completed_with_other_batches(tmp_path: Path) -> Non
     assert whole.log_weights is not None
     assert [int(line.split(",")[0]) for line in lines] == list(range(9))
     assert [float(line.split(",")[1]) for line in lines] == pytest.approx(whole.log_weights.tolist(), rel=1e-4, abs=1e-6)
+    (tmp_path / "png" / "000002.png").write_bytes(b"nothing")
+    outcome = run_cli("sample", tmp_path / "run", "-n", "9", "--out", tmp_path / "png")
+    assert (outcome.code, "png/000002.png': delete it, and the same command draws it again" in outcome.err) == (2, True), outcome.err
     drawn = model.generate(9)
     assert torch.equal(drawn.images, whole.images)
     assert drawn.log_weights is not None
@@ -353,8 +357,15 @@ def test_a_run_that_samples_by_an_sde_has_codes(tmp_path: Path) -> None:
     """Its marginals are those of an ODE, which is what encoding follows."""
     noisy = ["sampling.solver=sra1", "sampling.noise_level=1.0"]
     train(config.load("digits", [*TINY, *noisy]), tmp_path / "run")
-    outcome = run_cli("encode", tmp_path / "run", "--num", "2", "--tolerance", "1e-3", "--out", tmp_path / "noise.npz")
+    outcome = run_cli("encode", tmp_path / "run", "-n", "2", "--solver", "heun", "--steps", "3", "--out", tmp_path / "noise.npz")
     assert outcome.code == 0, outcome.err
+    model, dataset = sampling.load(tmp_path / "run"), open_dataset(config.load("digits").data)
+    options = model.options({"solver": "heun", "steps": 3, "noise_level": 0.0})
+    x = to_float(dataset.images(range(2)))
+    expected = sampling.solver_of(options).solve(Dynamics(model.action).velocity, x, backward=True)  # type: ignore[call-arg, arg-type]
+    with np.load(tmp_path / "noise.npz") as arrays:
+        assert torch.from_numpy(arrays["noise"]) == pytest.approx(expected, abs=1e-5)
+        assert json.loads(str(arrays["settings"]))["solver"] == "heun"
 
 
 def test_python_interface(trained: Path) -> None:
@@ -391,6 +402,17 @@ def test_noise_level_reaches_the_samples(trained: Path) -> None:
             drift = dynamics.velocity(t, x) + 0.5 * g**2 * dynamics.score(t, x)
             x = x + half * drift + g * brownian.increment(t, t + half)
         assert (found.int() - to_uint8(x).int()).abs().max() <= 1
+
+
+def test_progress_is_told_with_rate_and_time_left(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line whenever one is due, here after each batch."""
+    monkeypatch.setattr(progress, "REPORT_EVERY", -1.0)
+    for doing, command in (("drawing", ["sample"]), ("encoding", ["encode", "--solver", "euler"])):
+        out = ("--grid", tmp_path / "g.png") if doing == "drawing" else ("--out", tmp_path / "n.npz")
+        outcome = run_cli(command[0], trained, *command[1:], "-n", "6", "--batch-size", "2", *out)
+        lines = [line for line in outcome.out.splitlines() if line.startswith(f"{doing}: ")]
+        assert [line.split()[1] for line in lines] == ["2/6", "4/6", "6/6"], outcome.err
+        assert all(re.fullmatch(rf"{doing}: ./6 images  [0-9.,]+ images/s  [0-9]+ s left", line) for line in lines)
 
 
 def test_indices_are_read() -> None:

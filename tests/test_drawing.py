@@ -378,6 +378,7 @@ def test_python_interface(trained: Path) -> None:
     assert torch.equal(model.sample(5, steps=3, seed=2, step_grid="cosine"), batch.images)
     for arguments, message in (
         ({"num": 0}, "num=0: expected at least 1"),
+        ({"num": 10**12}, "at most 10,000,000"),
         ({"num": 1, "seed": -1}, "seed=-1"),
         ({"num": 1, "seed": 2**63}, "seed="),
     ):

@@ -50,7 +50,11 @@ def sample(
         ),
     ] = None,
     noise: Annotated[
-        Path | None, typer.Option(help="Noise to start from, an .npz of amgen encode; all of it unless --seeds choose.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Noise to start from, an .npz of amgen encode, with its solver, guidance and classes; all of it unless --seeds choose.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: BatchSize = None,
     ema: Ema = None,

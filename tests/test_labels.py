@@ -171,7 +171,9 @@ def test_class_names_are_kept_with_the_run(animals: Path, tmp_path: Path) -> Non
     """Recorded in config.yaml and the weights; asked for by name, printed, refused with the nearest one."""
     run = animals / "run"
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["classes"] == ANIMALS
-    assert sampling.load(run).config.images.classes == ANIMALS
+    model = sampling.load(run)
+    assert model.config.images.classes == ANIMALS
+    assert torch.equal(model.sample(2, label="cat", steps=1), model.sample(2, label=2, steps=1))
     outcome = run_cli("sample", run, "-n", "2", "--label", "cat", "--format", "npz", "--out", tmp_path / "cats")
     assert outcome.code == 0, outcome.err
     assert "label 2 (cat)" in outcome.out

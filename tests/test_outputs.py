@@ -94,6 +94,7 @@ def test_a_plot_without_matplotlib_is_refused_first(trained: Path, tmp_path: Pat
         (["sample", "--between", "-1,3"], "expected two different indices such as 3,8"),
         (["sample", "--rho", "1e308"], "rho=1e+308: input should be less than or equal to 100"),
         (["sample", "--rho", "nan"], "rho=nan"),
+        (["sample", "--rho", "100", "--step-grid", "polynomial", "--solver", "ab2"], "rho=100 with steps=2: some steps are shorter than"),
         (["sample", "--steps", str(10**9)], "steps=1000000000: input should be less than or equal to 100000"),
         (["encode", "--steps", str(10**9)], "steps=1000000000: input should be less than or equal to 100000"),
         (["sample", "--steps", DIGITS], "--steps"),

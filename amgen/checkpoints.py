@@ -36,6 +36,7 @@ ACTION = "action"
 BEST = "best"
 _NAME = re.compile(r"step-(\d{1,18})")
 _ADVICE = "choose another checkpoint or file"
+_READABLE = "make it readable for this user"
 
 
 @dataclass
@@ -178,6 +179,8 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
         if not isinstance(manifest, dict):
             raise ValueError("it holds no table of checksums")
+    except PermissionError:
+        raise UserError(f"cannot read {folder / 'manifest.json'}: Permission denied: {_READABLE}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder} is not a whole checkpoint: cannot read its manifest.json ({_reason(error)}): {advice}") from None
     always = [f"{ACTION}.safetensors", "optimizer.safetensors", "state.json"]
@@ -313,6 +316,8 @@ def _reading(file: Path, advice: str) -> Iterator[None]:
     """Turn whatever an unreadable or damaged file raises into one line."""
     try:
         yield
+    except PermissionError:
+        raise UserError(f"cannot read {file}: Permission denied: {_READABLE}") from None
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise UserError(f"cannot read {file}: {_reason(error)}: {advice}") from None
 
@@ -339,7 +344,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
 def all_checkpoints(run: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     folder = folder_of(run)
-    with _reading(folder, "make it readable"):
+    with _reading(folder, "choose another run"):
         if not folder.is_dir():
             return []
         return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of)

@@ -69,7 +69,7 @@ def check_run(run: Path) -> None:
     try:
         there = run.exists()
     except OSError as error:
-        raise UserError(f"cannot read {run}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {run}: {error.strerror or error}: make it readable for this user, or give another run") from None
     if not there:
         raise UserError(f"{run} does not exist: give the folder of a run or of a checkpoint")
 

@@ -101,9 +101,13 @@ class ImageFolder:
                     found |= zip(shard["indices"].tolist(), shard["log_weights"].tolist(), strict=True)
             return {index: found[index] for index in indices if index in found}
         for index in indices:
-            with Image.open(self._png(index)) as image:
-                text = getattr(image, "text", {})
-            found |= {index: float(text[WEIGHT])} if WEIGHT in text else {}
+            file = self._png(index)
+            try:
+                with Image.open(file) as image:
+                    text = getattr(image, "text", {})
+                found |= {index: float(text[WEIGHT])} if WEIGHT in text else {}
+            except (OSError, ValueError, SyntaxError) as error:
+                raise UserError(f"cannot read {file}: {error}: delete it, and the same command draws it again") from None
         return found
 
     def finish(self, weights: Mapping[int, float], resampled: Sequence[int] | None = None) -> list[str]:

@@ -14,6 +14,7 @@ from amgen import checkpoints
 from amgen.actions import Action
 from amgen.batching import in_batches
 from amgen.build import build_action, build_kind, build_path, no_label
+from amgen.checks import MOST_IMAGES
 from amgen.config import Config, DataConfig, SamplingConfig, change
 from amgen.data import ImageDataset, SnapshotDataset, Units, open_dataset, recorded_units, to_uint8
 from amgen.dynamics import Dynamics, MarginalNoise
@@ -138,8 +139,8 @@ class Model:
             weights = drawn.log_weights.softmax(dim=0)
             images = drawn.images[amgen.sampling.resample(drawn.log_weights, seed=0)]
         """
-        if num < 1:
-            raise UserError(f"num={num}: expected at least 1")
+        if not 1 <= num <= MOST_IMAGES:
+            raise UserError(f"num={num}: expected at least 1 and at most {MOST_IMAGES:,}")
         settings = self.options({"solver": solver, "steps": steps, **options})
         request = Request(seed, find_label(self.config, label), settings.guidance, start_images(self, start), settings.noise_level)
         return Samples.join(list(generate_all(self, settings, range(num), request)))
@@ -168,7 +169,7 @@ class Model:
         return ", ".join(f"{key} {self._in_words(key, value)}" for key, value in settings.items())
 
     def _in_words(self, key: str, value: Any) -> str:
-        if key == "weights_sha256":
+        if key.endswith("sha256"):
             return str(value)[:12]
         if key == "label" and isinstance(value, int) and class_name(self.config, value) != str(value):
             return f"{value} ({class_name(self.config, value)})"

@@ -50,7 +50,11 @@ def sample(
         ),
     ] = None,
     noise: Annotated[
-        Path | None, typer.Option(help="Noise to start from, an .npz of amgen encode; all of it unless --seeds choose.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Noise to start from, an .npz of amgen encode, with its solver, guidance and classes; all of it unless --seeds choose.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: BatchSize = None,
     ema: Ema = None,
@@ -148,6 +152,7 @@ def sample(
         "label": number,
         "guidance": options.guidance if options.guidance != 1 else None,
         "start": None if images is None else images.source.description,
+        "start_sha256": None if images is None else images.source.fingerprint(),
         "between": None if between is None else f"{between} in {len(indices)}",
         "noise": None if noise is None else sha256(noise)[:16],
     }

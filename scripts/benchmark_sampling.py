@@ -30,7 +30,7 @@ def main() -> None:
     print(f"{'preset':14} {'batch':>5} {'forward':>10} {'velocity':>10} {'ratio':>6} {'memory: forward':>16} {'velocity':>9} {'ratio':>6}")
     for preset, batch in (("digits", 100), ("cifar10-small", 16), ("cifar10", 2)):
         settings = config.load(preset)
-        action = build_action(settings).to(options.device)
+        action = build_action(settings).to(options.device).requires_grad_(False).eval()
         dynamics = Dynamics(action)
         x, t = torch.randn(batch, *settings.image_shape, device=options.device), torch.rand(batch, device=options.device)
 
@@ -58,7 +58,7 @@ def main() -> None:
 def throughput(preset: str, device: str, rounds: int) -> str:
     """Return `batch size: velocities a second` for sizes up to twice the one that memory and speed suggest, which is starred."""
     settings = config.load(preset)
-    dynamics = Dynamics(build_action(settings).to(device))
+    dynamics = Dynamics(build_action(settings).to(device).requires_grad_(False).eval())
 
     def velocity(samples: Sequence[int]) -> None:
         dynamics.velocity(0.5, torch.zeros(len(samples), *settings.image_shape, device=device))

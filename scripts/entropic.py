@@ -47,7 +47,7 @@ def main() -> None:
         numbers = [" ".join(f"{value:7.3f}" for value in found[key]) for key in ("mean", "exact_mean", "variance", "exact_variance")]
         print(f"{found['t']:5.2f} {found['drift']:11.3f} {found['error']:10.3f} {' '.join(f'{text:>15}' for text in numbers)}")
     identity = {**model.describe(), "solver": solver.solver, "steps between times": solver.steps, "NFE": carried.evaluations}
-    print(", ".join(f"{key} {value}" for key, value in identity.items()))
+    print(model.in_words(identity))
     if options.json:
         save_report({**identity, "points": options.num, "seed": options.seed, "times": rows}, options.json)
     if options.figure:

@@ -92,7 +92,7 @@ def describe(model: sampling.Model, options: argparse.Namespace, evaluations: in
     print(f"not moved / action matching: {still / moved:.0f}")
     print("published: action matching (5.66 +- 3.06)e-4, Langevin 3.6e-3 with the true score and 4.7e-2 with a learned one")
     identity = {**model.describe(), "solver": "rk4", "steps between times": options.steps, "NFE": evaluations}
-    print(", ".join(f"{key} {value}" for key, value in identity.items()))
+    print(model.in_words(identity))
     means = {name: float(np.mean(values)) for name, values in distances.items()}
     conditions = {"samples": options.num, "seed": options.seed, "score_samples": options.score_samples}
     return {**identity, **conditions, "mean": means, "mmd2": distances}

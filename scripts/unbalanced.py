@@ -56,7 +56,7 @@ def main() -> None:
             f"{row['effective_sample_size'] / row['ideal_sample_size']:8.2f} {row['mass']:6.3f}"
         )
     for name, run in runs.items():
-        print(f"{name}: {', '.join(f'{key} {value}' for key, value in run.describe().items())}, NFE {carried[name].evaluations}")
+        print(f"{name}: {run.in_words(run.describe())}, NFE {carried[name].evaluations}")
     if options.json:
         save_report({"points": options.num, "seed": options.seed, **rows}, options.json)
     if options.figure:

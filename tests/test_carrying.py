@@ -72,7 +72,7 @@ def test_noise_of_legs_adds_up() -> None:
 
     Within 5 standard errors over 1,000 points, and 2 % for the steps.
 
-    Other seeds give other noise, and legs have noise of their own.
+    Noise of other seeds and of other legs is independent: correlations of 1,000 points within 0.2, 6 standard errors.
     """
     entropic = ["dynamics.kind=entropic", "dynamics.sigma=0.8", "dynamics.schedule=constant", "loss.form=marginal"]
     options = settings(*entropic, "data.system=ornstein-uhlenbeck", "sampling.solver=stochastic-heun", "sampling.steps=8")
@@ -88,7 +88,9 @@ def test_noise_of_legs_adds_up() -> None:
     steps = [carried.points[1] - carried.points[0], carried.points[2] - 0.5 * carried.points[1]]
     correlation = np.corrcoef(steps[0][:, 0], steps[1][:, 0])[0, 1]
     assert abs(correlation) < 0.2
-    assert not torch.equal(carry(model, start, [2.0, 2.6, 4.0], seed=4).points[1], carried.points[1])
+    other = carry(model, start, [2.0, 2.6, 4.0], seed=4).points[1]
+    assert abs(np.corrcoef(other[:, 0], carried.points[1][:, 0])[0, 1]) < 0.2
+    assert torch.equal(carry(model, start, [2.0, 2.6, 4.0], seed=3).points, carried.points)
 
 
 def test_times_outside_and_images_are_refused(trained: Path) -> None:

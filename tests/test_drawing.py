@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import pytest
 import torch
 from helpers import TINY, amgen_process, run_cli
 from PIL import Image, ImageSequence
+from safetensors.torch import load_file
 
 import amgen
-from amgen import config, sampling
+from amgen import checkpoints, config, progress, sampling
 from amgen.checks import parse_indices
-from amgen.data import open_dataset, to_float, to_uint8
+from amgen.data import make_grid, open_dataset, to_float, to_uint8
 from amgen.drawing import draw
+from amgen.dynamics import Dynamics
 from amgen.errors import UserError
-from amgen.output import ImageFolder, read_noise, save_animation
+from amgen.output import ImageFolder, save_animation
 from amgen.processes import Processes
 from amgen.randomness import Purpose, gaussian
+from amgen.solvers import BrownianMotion
 from amgen.training.main import train
 from amgen.trajectory import encode, record
 
@@ -119,29 +123,83 @@ def test_images_made_otherwise_are_not_mixed(trained: Path, drawn: Path, tmp_pat
     assert json.loads((drawn / "sampling.json").read_text())["solver"] == "ab2"
 
 
+def grid_of(images: torch.Tensor, columns: int | None = None) -> np.ndarray:
+    """A grid of gray images, int (H, W)."""
+    return np.asarray(make_grid(images, columns=columns).convert("L")).astype(int)
+
+
+def test_images_of_other_weights_are_not_taken_for_these(trained: Path, tmp_path: Path) -> None:
+    """Another training at the same place, of the same name and length; the same weights elsewhere; and a folder that does not say."""
+    run, out = Path(shutil.copytree(trained, tmp_path / "run")), tmp_path / "out"
+    command = ("sample", run, "-n", "4", "--out", out)
+    assert run_cli(*command).code == 0
+    settings = json.loads((out / "sampling.json").read_text())
+    assert settings["weights_sha256"] == checkpoints.digest(load_file(checkpoints.find(trained) / "ema-0.998.safetensors"))
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert run_cli("sample", trained, "-n", "4", "--out", out).code == 0  # moved, and the same
+    assert run_cli(*command).code == 0
+    train(config.load("digits", [*TINY, "seed=1"]), run, restart=True)
+    outcome = run_cli(*command)
+    wanted = settings["weights_sha256"][:12]
+    assert (outcome.code, f"holds images made with other weights (SHA-256 {wanted}..., not" in outcome.err) == (2, True), outcome.err
+    assert outcome.err.count("\n") == 1
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    del settings["weights_sha256"]
+    (out / "sampling.json").write_text(json.dumps(settings))
+    outcome = run_cli("sample", trained, "-n", "4", "--out", out)
+    assert (outcome.code, "does not say which weights made the images beside it" in outcome.err) == (2, True), outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 def test_animation_strip_and_plot(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the grid of the noise to that of the images that are drawn; the lines of the plot are energies and speeds."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **options: (figures.append(figure), save(figure, *args, **options)))
     monkeypatch.chdir(tmp_path)
+    model = sampling.load(trained)
+    trajectory = record(model, model.options({"steps": 5}), range(4), sampling.Request())
     options = ["--gif", tmp_path / "t.gif", "--strip", tmp_path / "s.png", "--plot", tmp_path / "p.png"]
     outcome = run_cli("sample", trained, "--num", "4", "--steps", "5", *options)
     assert outcome.code == 0, outcome.err
     with Image.open(tmp_path / "t.gif") as animation:
         frames = [np.asarray(frame.convert("L")).astype(int) for frame in ImageSequence.Iterator(animation)]
+        assert animation.info["loop"] == 0
     assert len(frames) == 6
-    assert np.abs(frames[0] - frames[-1]).max() > 10
-    with Image.open(tmp_path / "s.png") as strip, Image.open(tmp_path / "p.png") as plot:
-        assert strip.size[0] > strip.size[1]
-        assert plot.size[0] > 800
+    assert np.array_equal(frames[0], grid_of(to_uint8(gaussian(0, Purpose.SAMPLE_NOISE, range(4), (1, 8, 8)))))
+    assert np.array_equal(frames[-1], grid_of(model.sample(4, steps=5)))
+    for frame, expected in zip(frames, trajectory.frames, strict=True):
+        assert np.array_equal(frame, grid_of(expected))
+    with Image.open(tmp_path / "s.png") as strip:
+        found = np.asarray(strip.convert("L")).astype(int)
+    assert np.array_equal(found, grid_of(trajectory.frames.transpose(0, 1).flatten(0, 1), columns=6))  # a row for each image
+    (figure,) = figures
+    left, right = figure.axes
+    energies, medians = left.lines[0], right.lines[0]
+    assert energies.get_xdata() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert energies.get_ydata() == pytest.approx((0.5 * trajectory.speeds**2).mean(dim=1).numpy(), rel=1e-5)
+    assert medians.get_ydata() == pytest.approx(np.median(trajectory.speeds.numpy(), axis=1), rel=1e-5)
+    with Image.open(tmp_path / "p.png") as plot:
+        plot.verify()
     assert not Path("samples.png").exists()
-    outcome = run_cli("sample", trained, "--gif", tmp_path / "t.mp4")
-    assert (outcome.code, "ends in .gif, .png, .webp" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp"])
 def test_animations_keep_every_frame(ending: str, tmp_path: Path) -> None:
+    """As its grid, exactly, in its turn; WebP keeps no more than looks alike. They last 2 seconds and one more at the end."""
     frames = torch.randint(256, (4, 3, 1, 8, 8), dtype=torch.uint8)
     save_animation(tmp_path / f"a.{ending}", frames)
     with Image.open(tmp_path / f"a.{ending}") as animation:
-        assert getattr(animation, "n_frames", 1) == 4
+        for number, expected in enumerate(frames):
+            animation.seek(number)
+            animation.load()
+            found = np.asarray(animation.convert("L")).astype(int)
+            assert np.abs(found - grid_of(expected)).mean() <= (25 if ending == "webp" else 0)
+            assert animation.info["duration"] == pytest.approx(1000 if number == 3 else 500)
+        with pytest.raises(EOFError):
+            animation.seek(4)
 
 
 def test_trajectories_begin_with_noise_and_end_with_the_image(trained: Path) -> None:
@@ -212,20 +270,6 @@ def test_codes_lead_back_to_their_images(tmp_path: Path) -> None:
         assert (outcome.code, message in outcome.err) == (2, True), outcome.err
 
 
-@pytest.mark.parametrize(
-    ("noise", "message"),
-    [
-        (np.zeros((2, 3, 8, 8), np.float32), "expected floats (N, 1, 8, 8)"),
-        (np.zeros((2, 1, 8, 8), np.uint8), "expected floats"),
-        (np.full((2, 1, 8, 8), np.nan, np.float32), "not finite"),
-    ],
-)
-def test_noise_of_another_kind_is_refused(tmp_path: Path, noise: np.ndarray, message: str) -> None:
-    np.savez(tmp_path / "noise.npz", noise=noise)
-    with pytest.raises(UserError, match=re.escape(message)):
-        read_noise(tmp_path / "noise.npz", (1, 8, 8))
-
-
 def test_tolerances_below_single_precision_are_refused() -> None:
     """A solver that can never meet its tolerance would run for ever."""
     with pytest.raises(UserError, match="tolerance=1e-15: .*greater than or equal to 0.0000001"):
@@ -235,7 +279,7 @@ def test_tolerances_below_single_precision_are_refused() -> None:
 def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
     train(config.load("digits", [*TINY, "dynamics.kind=entropic", "sampling.solver=euler-maruyama"]), tmp_path / "run")
     outcome = run_cli("encode", tmp_path / "run")
-    assert outcome.code == 2
+    assert (outcome.code, "sampling.solver=dopri5 solves ODEs, and entropic dynamics is an SDE" in outcome.err) == (2, True)
     outcome = run_cli("encode", tmp_path / "run", "--solver", "sra1")
     assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
 
@@ -278,6 +322,16 @@ def test_weights_of_a_folder_completed_with_other_batches(tmp_path: Path) -> Non
     assert whole.log_weights is not None
     assert [int(line.split(",")[0]) for line in lines] == list(range(9))
     assert [float(line.split(",")[1]) for line in lines] == pytest.approx(whole.log_weights.tolist(), rel=1e-4, abs=1e-6)
+    (tmp_path / "png" / "000002.png").write_bytes(b"nothing")
+    outcome = run_cli("sample", tmp_path / "run", "-n", "9", "--out", tmp_path / "png")
+    assert (outcome.code, "png/000002.png': delete it, and the same command draws it again" in outcome.err) == (2, True), outcome.err
+    drawn = model.generate(9)
+    assert torch.equal(drawn.images, whole.images)
+    assert drawn.log_weights is not None
+    assert torch.equal(drawn.log_weights, whole.log_weights)
+    assert drawn.indices == list(range(9))
+    with pytest.raises(UserError, match="carry weights, which sample would leave out: call generate"):
+        model.sample(9)
     assert (tmp_path / "png" / "resampled.csv").read_text() == (tmp_path / "npz" / "resampled.csv").read_text()
 
 
@@ -303,8 +357,15 @@ def test_a_run_that_samples_by_an_sde_has_codes(tmp_path: Path) -> None:
     """Its marginals are those of an ODE, which is what encoding follows."""
     noisy = ["sampling.solver=sra1", "sampling.noise_level=1.0"]
     train(config.load("digits", [*TINY, *noisy]), tmp_path / "run")
-    outcome = run_cli("encode", tmp_path / "run", "--num", "2", "--tolerance", "1e-3", "--out", tmp_path / "noise.npz")
+    outcome = run_cli("encode", tmp_path / "run", "-n", "2", "--solver", "heun", "--steps", "3", "--out", tmp_path / "noise.npz")
     assert outcome.code == 0, outcome.err
+    model, dataset = sampling.load(tmp_path / "run"), open_dataset(config.load("digits").data)
+    options = model.options({"solver": "heun", "steps": 3, "noise_level": 0.0})
+    x = to_float(dataset.images(range(2)))
+    expected = sampling.solver_of(options).solve(Dynamics(model.action).velocity, x, backward=True)  # type: ignore[call-arg, arg-type]
+    with np.load(tmp_path / "noise.npz") as arrays:
+        assert torch.from_numpy(arrays["noise"]) == pytest.approx(expected, abs=1e-5)
+        assert json.loads(str(arrays["settings"]))["solver"] == "heun"
 
 
 def test_python_interface(trained: Path) -> None:
@@ -313,26 +374,59 @@ def test_python_interface(trained: Path) -> None:
     assert (found.dtype, found.shape) == (torch.uint8, (5, 1, 8, 8))
     (batch,) = sampling.generate_all(model, model.options({"solver": "heun", "steps": 3}), range(5), sampling.Request(seed=2))
     assert torch.equal(found, batch.images)
-    assert not torch.equal(found, model.sample(5, solver="heun", steps=3, seed=2, step_grid="cosine"))
+    (batch,) = sampling.generate_all(model, model.options({"steps": 3, "step_grid": "cosine"}), range(5), sampling.Request(seed=2))
+    assert torch.equal(model.sample(5, steps=3, seed=2, step_grid="cosine"), batch.images)
+    for arguments, message in (
+        ({"num": 0}, "num=0: expected at least 1"),
+        ({"num": 10**12}, "at most 10,000,000"),
+        ({"num": 1, "seed": -1}, "seed=-1"),
+        ({"num": 1, "seed": 2**63}, "seed="),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.sample(**arguments)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="unknown option 'stepgrid' .did you mean 'step_grid'"):
         model.sample(1, stepgrid="cosine")
 
 
 def test_noise_level_reaches_the_samples(trained: Path) -> None:
-    """More noise, other images; the same ones again for the same seed."""
-    model = sampling.load(trained)
-    first, again, more = (model.sample(4, solver="sra1", steps=4, noise_level=level) for level in (0.5, 0.5, 1.0))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, more)
+    """Euler-Maruyama in two steps of dx = (v + g^2/2 score) dt + g dW, g = G sqrt(a_t), by hand, with the sampler's own increments."""
+    model, indices, half = sampling.load(trained), range(4), 0.5
+    for level in (0.5, 2.0):
+        found = model.generate(4, solver="euler-maruyama", steps=2, noise_level=level, seed=3).images
+        dynamics = Dynamics(model.action, path=model.path)
+        brownian = BrownianMotion(3, indices, (1, 8, 8), torch.device("cpu"))
+        x = gaussian(3, Purpose.SAMPLE_NOISE, indices, (1, 8, 8))
+        for t in (0.0, half):
+            scale = model.path.noise_scale(torch.tensor([t]))
+            assert scale is not None
+            g = level * scale.sqrt()
+            drift = dynamics.velocity(t, x) + 0.5 * g**2 * dynamics.score(t, x)
+            x = x + half * drift + g * brownian.increment(t, t + half)
+        assert (found.int() - to_uint8(x).int()).abs().max() <= 1
+
+
+def test_progress_is_told_with_rate_and_time_left(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line whenever one is due, here after each batch."""
+    monkeypatch.setattr(progress, "REPORT_EVERY", -1.0)
+    for doing, command in (("drawing", ["sample"]), ("encoding", ["encode", "--solver", "euler"])):
+        out = ("--grid", tmp_path / "g.png") if doing == "drawing" else ("--out", tmp_path / "n.npz")
+        outcome = run_cli(command[0], trained, *command[1:], "-n", "6", "--batch-size", "2", *out)
+        lines = [line for line in outcome.out.splitlines() if line.startswith(f"{doing}: ")]
+        assert [line.split()[1] for line in lines] == ["2/6", "4/6", "6/6"], outcome.err
+        assert all(re.fullmatch(rf"{doing}: ./6 images  [0-9.,]+ images/s  [0-9]+ s left", line) for line in lines)
 
 
 def test_indices_are_read() -> None:
     assert parse_indices("5,17-20, 3") == [5, 17, 18, 19, 20, 3]
-    for text in ("", "a", "3-", "7-5", "-3"):
-        with pytest.raises(UserError, match="expected indices and ranges such as 5,17-20"):
+    for text in ("", "a", "3-", "7-5", "-3", "3-4-5", "9" * 5000, f"0-{10**19}"):
+        with pytest.raises(UserError, match="expected indices and ranges such as 5,17-20") as caught:
             parse_indices(text)
-    with pytest.raises(UserError, match="names an index twice"):
-        parse_indices("1,0-3")
+        assert len(str(caught.value)) < 200
+    for text in ("1,0-3", "2,2", "5-9,7-8"):
+        with pytest.raises(UserError, match="names an index twice"):
+            parse_indices(text)
+    with pytest.raises(UserError, match="names 99,999,999,995 indices: expected at most 10,000,000"):
+        parse_indices("5-99999999999")
 
 
 def test_resampling_is_in_proportion() -> None:

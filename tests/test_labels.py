@@ -171,7 +171,9 @@ def test_class_names_are_kept_with_the_run(animals: Path, tmp_path: Path) -> Non
     """Recorded in config.yaml and the weights; asked for by name, printed, refused with the nearest one."""
     run = animals / "run"
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["classes"] == ANIMALS
-    assert sampling.load(run).config.images.classes == ANIMALS
+    model = sampling.load(run)
+    assert model.config.images.classes == ANIMALS
+    assert torch.equal(model.sample(2, label="cat", steps=1), model.sample(2, label=2, steps=1))
     outcome = run_cli("sample", run, "-n", "2", "--label", "cat", "--format", "npz", "--out", tmp_path / "cats")
     assert outcome.code == 0, outcome.err
     assert "label 2 (cat)" in outcome.out
@@ -185,6 +187,21 @@ def test_class_names_are_kept_with_the_run(animals: Path, tmp_path: Path) -> Non
         outcome = run_cli(command[0], run, *command[1:], "--label", "cta")
         assert (outcome.code, "unknown class 'cta' (did you mean 'cat'?)" in outcome.err) == (2, True), outcome.err
         assert outcome.err.count("\n") == 1
+
+
+def test_a_folder_of_completed_images_knows_what_they_were_made_from(animals: Path, tmp_path: Path) -> None:
+    """Labels are those of the source images, in a folder that refuses images made from others at the same place."""
+    data = Path(shutil.copytree(animals / "data", tmp_path / "data"))
+    overrides = [*TINY, "action.classes=3", "path.kind=super-resolution", f"data.path={data}"]
+    train(config.load("digits", overrides), tmp_path / "run")
+    command = ("sample", tmp_path / "run", "-n", "14", "--format", "npz", "--out", tmp_path / "out")
+    assert run_cli(*command).code == 0
+    (shard,) = (tmp_path / "out").glob("*.npz")
+    with np.load(shard) as arrays:
+        assert arrays["labels"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0]
+    Image.new("L", (8, 8), 100).save(data / "ant" / "0.png")
+    outcome = run_cli(*command)
+    assert (outcome.code, "holds images made with start_sha256=" in outcome.err) == (2, True), outcome.err
 
 
 def test_a_run_without_class_names_is_resumed_and_gets_them(animals: Path, tmp_path: Path) -> None:

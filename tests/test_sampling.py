@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from amgen import config, sampling
+from amgen import checkpoints, config, sampling
 from amgen.errors import UserError
 
 
@@ -39,6 +40,18 @@ def test_averaged_weights_are_the_default(trained: Path) -> None:
     assert sampling.load(trained, ema=second).weights == f"ema-{second}"
     with pytest.raises(UserError, match=r"no averaged weights of rate 0.5: choose one of"):
         sampling.load(trained, ema=0.5)
+
+
+def test_a_model_says_which_weights_it_has(trained: Path) -> None:
+    """By the digest of the file that they were read from, and of the network where nobody has told."""
+    model = sampling.load(trained)
+    weights = load_file(checkpoints.find(trained) / f"{model.weights}.safetensors")
+    found = model.describe()
+    assert list(found) == ["checkpoint", "weights", "weights_sha256", "images_trained"]
+    assert found["weights_sha256"] == checkpoints.digest(weights)
+    built = sampling.assemble(model.config, model.action, "action", 0, Path())
+    assert built.weights_sha256 == checkpoints.digest(weights)
+    assert model.in_words({"solver": "heun", **found}).split(", ")[3] == f"weights_sha256 {found['weights_sha256'][:12]}"
 
 
 def test_labels(tmp_path: Path, tiny: config.Config) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from amgen.errors import UserError, unknown
 
@@ -38,9 +39,18 @@ class StepGrid:
             raise UserError(f"rho={self.rho}: expected a positive number")
 
     def times(self) -> list[float]:
-        """Return the steps + 1 times, the first exactly 0 and the last exactly 1."""
-        inner = [self._warp(number / self.steps) for number in range(1, self.steps)]
-        return [0.0, *inner, 1.0]
+        """Return the steps + 1 times, increasing, the first exactly 0 and the last exactly 1.
+
+        Raises:
+            UserError: if steps are so short that two times are the same number.
+        """
+        times = [0.0, *(self._warp(number / self.steps) for number in range(1, self.steps)), 1.0]
+        if any(first >= second for first, second in pairwise(times)):
+            raise UserError(
+                f"rho={self.rho:g} with steps={self.steps}: some steps are shorter than double precision can tell: choose a rho "
+                "nearer to 1, or fewer steps"
+            )
+        return times
 
     def _warp(self, s: float) -> float:
         if self.kind == "cosine":

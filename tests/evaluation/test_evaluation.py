@@ -614,6 +614,7 @@ def test_evaluation_while_training(tmp_path: Path) -> None:
     best = tmp_path / "run" / "checkpoints" / "best"
     assert json.loads((best / "evaluation.json").read_text())["figures"][0]["value"] == min(values.values())
     model = sampling.load(best)
+    assert json.loads((best / "evaluation.json").read_text())["model"]["weights_sha256"] == model.weights_sha256
     assert values[model.images] == min(values.values())
     again = evaluator()(model, model.config.sampling, 20, sampling.Request(model.config.seed))
     assert again.principal.value == pytest.approx(min(values.values()), rel=1e-6)

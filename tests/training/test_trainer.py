@@ -49,7 +49,8 @@ def test_run_directory_holds_what_it_should(uninterrupted: Path) -> None:
     ]
     assert [line["images"] for line in metrics(uninterrupted)] == [32, 64, 96]
     assert [entry.name for entry in (uninterrupted / "samples").iterdir()] == ["images-000000096.png"]
-    assert config.load(str(uninterrupted / "config.yaml")) == config.load("digits", OVERRIDES)
+    recorded = f"data.classes={json.dumps(list('0123456789'))}"  # the names of the digits' classes
+    assert config.load(str(uninterrupted / "config.yaml")) == config.load("digits", [*OVERRIDES, recorded])
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])

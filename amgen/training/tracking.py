@@ -107,7 +107,13 @@ class Recorder:
         tell: Callable[[dict[str, Any], int], None] | None = None,
     ):
         self._console, self._total, self._enabled, self._tell = console, total, enabled, tell
-        self._files = [MetricsFile(run / name, step) for name in ("metrics.jsonl", "machine.jsonl")] if enabled else []
+        self._files: list[MetricsFile] = []
+        try:
+            for name in ("metrics.jsonl", "machine.jsonl") if enabled else ():
+                self._files.append(MetricsFile(run / name, step))
+        except UserError:
+            self._close()
+            raise
         self._progress = Progress(
             TextColumn("{task.completed:,}/{task.total:,} images"),
             BarColumn(),
@@ -160,5 +166,8 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with suppress(OSError):
             self._progress.stop()
+        self._close()
+
+    def _close(self) -> None:
         for file in self._files:
             file.close()

@@ -283,12 +283,3 @@ def test_classes_condition_the_action(tmp_path: Path) -> None:
     assert "action.safetensors/body.classes.weight" in newest_tensors(folder)
     with pytest.raises(UserError, match="action.classes=7 but the embedded digits has 10"):
         run(tmp_path / "other", "action.classes=7")
-
-
-@pytest.mark.parametrize("overrides", [["loss.form=marginal"], ["action.head=square"], ["action.head=pooled"], ["loss.weight=1-t"],
-                                       ["training.optimizer=adamw", "training.weight_decay=0.1"]])  # fmt: skip
-def test_options_reach_the_training(overrides: list[str], uninterrupted: Path, tmp_path: Path) -> None:
-    """Each gives another run of finite numbers."""
-    lines = metrics(run(tmp_path / "run", *overrides))
-    assert lines != metrics(uninterrupted)
-    assert len(lines) == 3

@@ -195,7 +195,11 @@ def _torchvision(class_name: str, options: DataConfig, size: str, host: str) -> 
                 "as torchvision lays it out, or set data.path to a folder or zip of images"
             ) from None
         # The first process of a machine fetches it; others wait, and find it there.
-        with locked(make_folder(root) / ".lock", wait=True):
+        try:
+            make_folder(root)
+        except UserError as error:
+            raise UserError(f"data.root={options.root}: {error} (data.root)") from None
+        with locked(root / ".lock", wait=True):
             try:
                 dataset = getattr(datasets, class_name)(root, train=True, download=True)
             except (RuntimeError, OSError) as error:

@@ -143,7 +143,13 @@ class Recorder:
         for file, values in zip(self._files, (metrics, {**place, **machine}), strict=True):
             file.write(values)
         if self._tell is not None:
-            self._tell({key: value for key, value in {**metrics, **machine}.items() if key != "images"}, metrics["images"])
+            try:
+                self._tell({key: value for key, value in {**metrics, **machine}.items() if key != "images"}, metrics["images"])
+            except Exception as error:  # of whatever classes the trackers have: the files hold all they would be told
+                self._tell = None
+                with suppress(OSError):
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    self._console.print(f"the trackers failed ({reason}): training goes on without", soft_wrap=True, highlight=False)
         if not self._console.is_terminal:
             rate = machine["images_per_second"]
             left = (self._total - metrics["images"]) / rate

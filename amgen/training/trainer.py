@@ -6,6 +6,7 @@ resumed, or that runs on another number of processes, computes what an undisturb
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -131,7 +132,7 @@ class Trainer:
         evaluator = self._evaluator()
         recorder = Recorder(self.run, self.console, total, step, images, main, self.accelerator.log if options.trackers else None)
         with (
-            catch_signals(main, launched=self.accelerator.num_processes > 1) as request,
+            catch_signals(main, launched="TORCHELASTIC_RUN_ID" in os.environ) as request,
             recorder,
             tf32(options.precision == "tf32"),
             explain_failures(self.accelerator.device, self.micro_batch, workers),

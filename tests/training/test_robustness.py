@@ -261,9 +261,10 @@ def test_signals_to_the_whole_group_save_and_leave_nobody(tmp_path: Path) -> Non
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
     with started(len((folder / "metrics.jsonl").read_text().splitlines())) as (process, workers):
         process.kill()
-        process.communicate(timeout=60)
+        process.wait(timeout=60)  # not for its output, which the workers hold open, too
         with locked(folder / ".lock"):  # workers that outlive it do not keep its lock
             pass
+        process.communicate(timeout=60)
         deadline = time.monotonic() + 30
         while any(Path(f"/proc/{worker}").exists() for worker in workers):
             assert time.monotonic() < deadline

@@ -13,6 +13,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts" / "slurm"
 LAUNCHER = """#!/bin/bash
 trap 'echo saved > "$LOG/saved"; exit 1' TERM
 echo $$ > "$LOG/pid"
+echo "${SRUN_CPUS_PER_TASK:-none}" > "$LOG/cpus"
 echo "$@" > "$LOG/started"
 for _ in $(seq 200); do sleep 0.05; [ -e "$LOG/end" ] && exit "$(cat "$LOG/end")"; done
 """
@@ -36,7 +37,13 @@ def log(tmp_path: Path) -> Path:
 
 
 def start(script: str, log: Path) -> subprocess.Popen[str]:
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "4"}
+    slurm = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "16",
+    }
     environment = {**os.environ, **slurm, "LOG": str(log), "PATH": f"{log.parent / 'bin'}:{os.environ['PATH']}"}
     command = ["bash", str(SCRIPTS / script), "cifar10", "--run-dir", "R"]
     process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -59,6 +66,7 @@ def test_a_warning_saves_and_requeues(script: str, number: signal.Signals, log: 
     arguments = (log / "started").read_text()
     assert "--nproc-per-node 4" in arguments
     assert arguments.endswith("-m amgen train cifar10 --run-dir R\n")
+    assert (log / "cpus").read_text().strip() == ("16" if script.startswith("several") else "none")
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors

@@ -371,8 +371,12 @@ def _torchvision(class_name: str, options: DataConfig, size: str, host: str, say
                 raise UserError(
                     f"{class_name} is not in {where}: set data.download=true to fetch it ({size} from {host}), {offline}"
                 ) from None
+            try:
+                make_folder(root)
+            except UserError as error:
+                raise UserError(f"data.root={options.root}: {error} (data.root)") from None
             # The first process of a machine fetches it; others wait, and find it there.
-            with locked(make_folder(root) / ".lock", wait=True), _impatient():
+            with locked(root / ".lock", wait=True), _impatient():
                 if say is not None:
                     say(f"fetching {class_name}, {size} from {host}, into {where}")
                 fetching = True

@@ -17,6 +17,8 @@ from rich.console import Console
 from amgen.config import Config, SimulatedConfig, change
 from amgen.data import ImageDataset, SnapshotDataset, open_dataset
 from amgen.data.sources import NAMED
+from amgen.errors import UserError
+from amgen.files import make_folder
 from amgen.training.peers import explain_failures, notice_lost_peers, refuse_sharding
 from amgen.training.run import hold, prepare_run
 from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers
@@ -40,7 +42,8 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     # Weight gradients of 1x1 convolutions come in another order of memory than DDP's buckets, which copies them: nothing is wrong.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if options.compile:  # a cache that survives reboots and is shared by the jobs of a cluster, unlike the default in /tmp
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path("~/.cache/amgen/compiled").expanduser()))
+        with suppress(UserError):  # which is left where the home cannot be written to
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(make_folder(Path("~/.cache/amgen/compiled").expanduser())))
     # Without `cpu`, accelerate runs a torchrun on a machine without GPUs as so many separate runs of one process.
     cpu = options.device == "cpu" or not torch.accelerator.is_available()
     # A run in the same process may have had another precision, which accelerate otherwise keeps for good.

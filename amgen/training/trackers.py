@@ -2,6 +2,7 @@
 
 import importlib.util
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ def check_trackers(config: Config) -> None:
 
 
 def start_trackers(accelerator: Accelerator, config: Config, run: Path, images: int) -> None:
-    """Start the trackers of a run that goes on after `images`; whatever they were told of later ones is to be forgotten."""
+    """Start the trackers of a run that goes on after `images`; whatever they were told of later ones is to be forgotten.
+
+    Raises:
+        UserError: if one of them cannot be started.
+    """
     if not config.training.trackers:
         return
     settings: dict[str, Any] = {"tensorboard": {"purge_step": images + 1}}
@@ -36,10 +41,18 @@ def start_trackers(accelerator: Accelerator, config: Config, run: Path, images: 
         if not name.exists():
             write_text(name, secrets.token_hex(4))
         settings["wandb"] = {"dir": str(folder), "id": name.read_text(), "name": run.name, "resume": "allow"}
-    accelerator.init_trackers("amgen", init_kwargs=settings)
+    try:
+        accelerator.init_trackers("amgen", init_kwargs=settings)
+    except Exception as error:  # of whatever classes the trackers have
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"training.trackers={config.training.trackers} cannot be started ({type(error).__name__}: {reason}): "
+            "mend that (wandb login, or WANDB_MODE=offline), or leave it out"
+        ) from None
 
 
 def finish_trackers(accelerator: Accelerator) -> None:
-    """Let the trackers write what they hold."""
+    """Let the trackers write what they hold. That one cannot is no reason to call a training failed."""
     for tracker in accelerator.trackers:
-        tracker.finish()
+        with suppress(Exception):
+            tracker.finish()

@@ -107,7 +107,13 @@ class Recorder:
         tell: Callable[[dict[str, Any], int], None] | None = None,
     ):
         self._console, self._total, self._enabled, self._tell = console, total, enabled, tell
-        self._files = [MetricsFile(run / name, step) for name in ("metrics.jsonl", "machine.jsonl")] if enabled else []
+        self._files: list[MetricsFile] = []
+        try:
+            for name in ("metrics.jsonl", "machine.jsonl") if enabled else ():
+                self._files.append(MetricsFile(run / name, step))
+        except UserError:
+            self._close()
+            raise
         self._progress = Progress(
             TextColumn("{task.completed:,}/{task.total:,} images"),
             BarColumn(),
@@ -137,7 +143,13 @@ class Recorder:
         for file, values in zip(self._files, (metrics, {**place, **machine}), strict=True):
             file.write(values)
         if self._tell is not None:
-            self._tell({key: value for key, value in {**metrics, **machine}.items() if key != "images"}, metrics["images"])
+            try:
+                self._tell({key: value for key, value in {**metrics, **machine}.items() if key != "images"}, metrics["images"])
+            except Exception as error:  # of whatever classes the trackers have: the files hold all they would be told
+                self._tell = None
+                with suppress(OSError):
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    self._console.print(f"the trackers failed ({reason}): training goes on without", soft_wrap=True, highlight=False)
         if not self._console.is_terminal:
             rate = machine["images_per_second"]
             left = (self._total - metrics["images"]) / rate
@@ -160,5 +172,8 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with suppress(OSError):
             self._progress.stop()
+        self._close()
+
+    def _close(self) -> None:
         for file in self._files:
             file.close()

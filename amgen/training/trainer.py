@@ -6,6 +6,7 @@ resumed, or that runs on another number of processes, computes what an undisturb
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from amgen import checkpoints
 from amgen.build import (
@@ -87,7 +88,7 @@ class Trainer:
             raise UserError(f"training.precision=fp64: {accelerator.device} has no float64: set training.device=cpu or another precision")
         loss = build_loss(config, self.action, self.path)
         if options.compile:
-            loss.compile()  # in place: parameter names stay what they are
+            compile_loss(loss)
         self.share = _share(options.batch_size, accelerator.num_processes)
         self.micro_batch = _micro_batch(options.micro_batch, self.share)
         self.loss = accelerator.prepare(loss)
@@ -131,7 +132,7 @@ class Trainer:
         evaluator = self._evaluator()
         recorder = Recorder(self.run, self.console, total, step, images, main, self.accelerator.log if options.trackers else None)
         with (
-            catch_signals(main, launched=self.accelerator.num_processes > 1) as request,
+            catch_signals(main, launched="TORCHELASTIC_RUN_ID" in os.environ) as request,
             recorder,
             tf32(options.precision == "tf32"),
             explain_failures(self.accelerator.device, self.micro_batch, workers),
@@ -407,6 +408,15 @@ class Trainer:
             f"{name} is {value} at step {self.progress.step + 1} ({self.progress.images:,} images): {rescue}; "
             "try a lower training.learning_rate, a longer training.warmup_images or training.precision=fp32"
         )
+
+
+def compile_loss(loss: nn.Module) -> None:
+    """Compile a loss in place, so that parameter names stay what they are."""
+    import torch._dynamo
+
+    # It would divide the graph where DDP divides the gradients, which it cannot do with gradients inside of it.
+    torch._dynamo.config.optimize_ddp = False
+    loss.compile()
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

@@ -71,35 +71,6 @@ def test_what_the_adaptive_sampler_learned_is_saved(tmp_path: Path) -> None:
     assert min(squares) > 0
 
 
-def test_each_option_changes_what_is_learned(tmp_path: Path) -> None:
-    """No option is read and ignored: each of these leads to other weights than the run beside it."""
-    pairs = [
-        (["loss.form=marginal"], ["loss.form=marginal", "loss.boundaries=independent"]),
-        (["loss.form=marginal", *ENTROPIC], ["loss.form=marginal", *ENTROPIC, "loss.probes=3"]),
-        (ENTROPIC, [*ENTROPIC, "dynamics.schedule=1-t"]),
-        (ENTROPIC, [*ENTROPIC, "dynamics.sigma=0.5"]),
-        (["dynamics.kind=convex", "dynamics.power=3"], ["dynamics.kind=convex", "dynamics.power=2.5"]),
-        (["dynamics.kind=unbalanced", SHARES], ["dynamics.kind=unbalanced", SHARES, "data.masses.interpolation=geometric"]),
-        (["dynamics.kind=unbalanced", SHARES], ["dynamics.kind=unbalanced", SHARES, "dynamics.rate=0.02"]),
-        (["dynamics.kind=unbalanced", SHARES], ["dynamics.kind=unbalanced", SHARES, "data.masses.start=[1,2,3,4,5,6,7,8,9,9]"]),
-        (["path.kind=vp"], ["path.kind=vp", "path.beta_max=10"]),
-        (["path.kind=vp"], ["path.kind=vp", "path.beta_min=1"]),
-        (["action.classes=10"], ["action.classes=10", "action.label_dropout=0.5"]),
-        ([], ["times.kind=uniform"]),
-        (["times.kind=adaptive", "times.bins=2"], ["times.kind=adaptive", "times.bins=2", "times.floor=0.9"]),
-    ]
-    seen: dict[str, torch.Tensor] = {}
-    for number, (first, second) in enumerate(pairs):
-        found = []
-        for which, overrides in enumerate((first, second)):
-            key = " ".join(overrides)
-            if key not in seen:
-                options = [*overrides, "training.images=48", "training.sample_every=0"]
-                seen[key] = newest_tensors(run(tmp_path / f"{number}-{which}", *options))["action.safetensors/body.head.weight"]
-            found.append(seen[key])
-        assert not torch.equal(*found), (first, second)
-
-
 def draw(folder: Path, request: sampling.Request, count: int = 6) -> sampling.Samples:
     model = sampling.load(folder)
     options = config.change(model.config.sampling, {"steps": 3})

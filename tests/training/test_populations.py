@@ -117,30 +117,6 @@ def test_another_table_is_refused(table: Path, tmp_path: Path) -> None:
         run(folder, "torus", tmp_path / "other.npz")
 
 
-def test_each_option_changes_what_is_learned(table: Path, tmp_path: Path) -> None:
-    """No option is read and ignored: each of these leads to other weights than the run beside it."""
-    pairs: list[tuple[str, list[str]]] = [
-        ("cells unbalanced", ["coupling.kind=independent"]),
-        ("cells", ["coupling.group=8"]),
-        ("cells", ["data.whiten=none"]),
-        ("cells", ["data.times=[0,1,2]", "data.hold_out=null"]),
-        ("cells", ["path.noise=0.3"]),
-        ("cells", ["action.time_frequency=2"]),
-        ("cells", ["action.gain=3"]),
-        ("cells entropic", ["dynamics.sigma=2"]),
-        ("cells unbalanced", ["dynamics.rate=1"]),
-        ("cells unbalanced", ["data.counts=false"]),
-        ("torus", ["data.period=3"]),
-        ("mixture", ["data.seed=1"]),
-    ]
-    for number, (name, change) in enumerate(pairs):
-        base = tmp_path / name.replace(" ", "-")
-        first = newest_tensors(run(base, name, table, "training.images=48", "training.sample_every=0") if not base.exists() else base)
-        second = newest_tensors(run(tmp_path / str(number), name, table, "training.images=48", "training.sample_every=0", *change))
-        names = [key for key in first if key.startswith("action.") and "body.layers" in key]
-        assert any(not torch.equal(first[key], second[key]) for key in names), change
-
-
 def test_commands_on_points(table: Path, tmp_path: Path) -> None:
     """Sampling writes npz of points and says so; what is for images is refused in one line."""
     folder = run(tmp_path / "run", "cells unbalanced", table)

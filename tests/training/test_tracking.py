@@ -101,3 +101,24 @@ def test_a_tracker_that_is_not_installed_is_refused(name: str, tmp_path: Path, m
     with pytest.raises(UserError, match=rf"names {name}, which is not installed: pip install 'amgen\[{name}\]'"):
         run(tmp_path / "run", f"training.trackers=[{name}]")
     assert not (tmp_path / "run").exists()
+
+
+def test_trackers_that_fail_end_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that cannot be started is a mistake to mend; one that fails on the way is left, with a line."""
+    from accelerate import Accelerator
+
+    class UsageError(Exception):
+        pass
+
+    def fail(*_: object, **__: object) -> None:
+        raise UsageError("api_key not configured (no-tty)\ncall wandb.login()")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(Accelerator, "init_trackers", fail)
+    with pytest.raises(UserError, match=r"\['tensorboard'\] cannot be started \(UsageError: api_key not configured \(no-tty\) call wandb"):
+        run(tmp_path / "run", "training.trackers=[tensorboard]")
+    monkeypatch.setattr(Accelerator, "init_trackers", lambda *_, **__: None)
+    monkeypatch.setattr(Accelerator, "log", fail)
+    assert len(run(tmp_path / "run", "training.trackers=[tensorboard]")) == 3
+    said = capsys.readouterr().out
+    assert said.count("the trackers failed (UsageError: api_key not configured (no-tty) call wandb.login()): training goes on without") == 1

@@ -253,9 +253,13 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     assert_same_tensors(newest_tensors(tmp_path / "loose"), newest_tensors(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_signals_save_and_exit(number: signal.Signals, tmp_path: Path) -> None:
-    """A real process under a real signal: it exits with 75, says how to go on, and the same command finishes the run."""
+    """A real process under a real signal: it exits with 75, says how to go on, and the same command finishes the run.
+
+    Ctrl-C is answered at once, too, as a step may take long. The other signals come to whole groups of processes in the tests of clusters
+    and of workers.
+    """
     folder = tmp_path / "run"
     command = ["train", "digits", "--run-dir", folder, *sets([*OVERRIDES, "training.images=100000", "training.sample_every=0"])]
     process = amgen_process(*command)
@@ -265,7 +269,8 @@ def test_signals_save_and_exit(number: signal.Signals, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "run the same command again to go on" in errors
-    assert len(errors.strip().splitlines()) == 1
+    lines = errors.strip().splitlines()
+    assert ["stopping once this step is taken and saved" in line for line in lines[:-1]] == [True] * (number == signal.SIGINT)
     found = checkpoints.latest(folder)
     assert found is not None
     images = checkpoints.load(found).progress.images
@@ -279,12 +284,3 @@ def test_classes_condition_the_action(tmp_path: Path) -> None:
     assert "action.safetensors/body.classes.weight" in newest_tensors(folder)
     with pytest.raises(UserError, match="action.classes=7 but the embedded digits has 10"):
         run(tmp_path / "other", "action.classes=7")
-
-
-@pytest.mark.parametrize("overrides", [["loss.form=marginal"], ["action.head=square"], ["action.head=pooled"], ["loss.weight=1-t"],
-                                       ["training.optimizer=adamw", "training.weight_decay=0.1"]])  # fmt: skip
-def test_options_reach_the_training(overrides: list[str], uninterrupted: Path, tmp_path: Path) -> None:
-    """Each gives another run of finite numbers."""
-    lines = metrics(run(tmp_path / "run", *overrides))
-    assert lines != metrics(uninterrupted)
-    assert len(lines) == 3

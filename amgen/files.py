@@ -154,22 +154,13 @@ def check_output(option: str, path: Path | None) -> None:
 
 
 def check_picture(option: str, path: Path | None, endings: Sequence[str] = PICTURES) -> None:
-    """Make sure that a picture can be written, before what it shows is computed; see `check_output`.
-
-    Raises:
-        UserError: naming the option, also for a name whose ending is not a picture's.
-    """
+    """Refuse a file name whose ending is not a picture's, before what it shows is computed."""
     if path is not None and path.suffix.lower() not in endings:
         raise UserError(f"{option} {path}: expected a file name that ends in {', '.join(endings)}")
-    check_output(option, path)
 
 
 def check_plot(option: str, path: Path | None) -> None:
-    """Make sure that a plot can be written, before what it shows is computed.
-
-    Raises:
-        UserError: naming the option, also if matplotlib is not installed.
-    """
+    """Refuse a plot that could not be drawn: of another ending, or without matplotlib."""
     check_picture(option, path, PLOTS)
     if path is not None and find_spec("matplotlib") is None:
         raise UserError(f"{option} needs matplotlib: pip install 'amgen[plots]'")

@@ -90,8 +90,8 @@ def eval_bpd(
     names.check_settings(changes)
     preparation = {"path": data, "resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
-    check_output("--json", json_file)
     check_run(run)
+    check_output("--json", json_file)
 
     from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
     from amgen.evaluation.report import keep

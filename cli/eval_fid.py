@@ -123,13 +123,14 @@ def eval_fid(
     preparation = {"resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
     names.check_features(features)
-    if metrics != "all":
-        names.metrics(metrics)
-    check_output("--json", json_file)
-    check_output("--csv", csv_file)
+    wanted = () if metrics == "all" else names.metrics(metrics)
+    if num is not None:
+        names.check_counts(wanted, num, real, kid_subset_size)
     check_plot("--plot", plot)
     check_picture("--neighbours", neighbours)
     check_run(run)
+    for option, file in {"--json": json_file, "--csv": csv_file, "--plot": plot, "--neighbours": neighbours}.items():
+        check_output(option, file)
 
     from amgen.evaluation import sweep as sweeps
     from amgen.evaluation.evaluate import Choices, Evaluator, check_pairs, chosen_metrics, save_pairs

@@ -13,12 +13,8 @@ from torch import Tensor
 
 from amgen.errors import UserError
 from amgen.evaluation.moments import ROWS, Moments, power
+from amgen.evaluation.names import NEIGHBOURS, SPLITS
 from amgen.randomness import Purpose, permutation
-
-SPLITS = 10
-"""Parts that the Inception Score is averaged over, as its authors do."""
-NEIGHBOURS = 3
-"""Neighbours that reach the edge of the balls that precision and recall count in."""
 
 
 @dataclass

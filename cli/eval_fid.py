@@ -122,8 +122,9 @@ def eval_fid(
     preparation = {"resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
     names.check_features(features)
-    if metrics != "all":
-        names.metrics(metrics)
+    wanted = () if metrics == "all" else names.metrics(metrics)
+    if num is not None:
+        names.check_counts(wanted, num, real, kid_subset_size)
     checks.check_plot("--plot", plot)
     checks.check_picture("--neighbours", neighbours)
     checks.check_run(run)

@@ -230,7 +230,7 @@ def test_figures_come_out_where_memory_is_scarce(scarce: None, trained: Path, ca
     scores = [score(model, model.options({"batch_size": size}), 8) for size in (8, 2)]
     for large, small in (likely, scores):
         assert large.principal.value == pytest.approx(small.principal.value, rel=1e-5)
-    assert capsys.readouterr().out.splitlines() == [LINE] * 2
+    assert [line for line in capsys.readouterr().out.splitlines() if "memory" in line] == [LINE] * 2
 
 
 def test_features_that_take_memory_make_batches_small(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

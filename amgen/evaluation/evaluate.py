@@ -192,20 +192,8 @@ class Evaluator:
 
     def check(self, num: int) -> None:
         """Refuse what `num` images cannot give, before they are made."""
-        wanted, size = self.choices.metrics, self.choices.kid_subset_size
-        count = num if self.reference.features is None else min(num, len(self.reference.features))
-        if num < 8 or count < 4:
-            raise UserError(f"a distance and its change with n need at least 8 generated and 4 real images, not {num} and {count}")
-        if "kid" in wanted and size > count:
-            raise UserError(
-                f"KID subsets of {size} images need as many on each side, not {count}: set the size of a subset to {count // 2}"
-            )
-        if "kid" in wanted and size < 2:
-            raise UserError(f"kid_subset_size={size}: the estimate needs at least 2 images: set it to 1000 or so")
-        if "is" in wanted and num < metrics.SPLITS:
-            raise UserError(f"metrics=is: the score is a mean over {metrics.SPLITS} parts: draw at least as many images, not {num}")
-        if "prc" in wanted and count <= metrics.NEIGHBOURS:
-            raise UserError(f"metrics=prc look at {metrics.NEIGHBOURS} neighbours: give more than {count} images")
+        real = None if self.reference.features is None else len(self.reference.features)
+        names.check_counts(self.choices.metrics, num, real, self.choices.kid_subset_size)
 
     def _generate(self, model: Model, options: SamplingConfig, num: int, request: Request, clock: "Clock") -> "_Generated":
         """Return the features of the generated images, made and extracted on all processes."""

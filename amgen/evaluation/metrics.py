@@ -13,12 +13,8 @@ from torch import Tensor
 
 from amgen.errors import UserError
 from amgen.evaluation.moments import ROWS, Moments, power
+from amgen.evaluation.names import NEIGHBOURS, SPLITS
 from amgen.randomness import Purpose, permutation
-
-SPLITS = 10
-"""Parts that the Inception Score is averaged over, as its authors do."""
-NEIGHBOURS = 3
-"""Neighbours that reach the edge of the balls that precision and recall count in."""
 
 
 @dataclass
@@ -233,14 +229,18 @@ def nearest(features: Tensor, others: Tensor, skip: Sequence[int] | None = None,
         skip: for each vector the one of `others` that does not count: itself, where it is among them.
         rows: vectors looked at together, which bounds the memory.
     """
+    # Distances by products of matrices cancel: less about the centre, and not at all where the chosen ones are measured anew.
+    centre = others.mean(dim=0)
+    centred = others - centre
     distances, places = [], []
     for start in range(0, len(features), rows):
-        table = torch.cdist(features[start : start + rows], others)
+        part = features[start : start + rows]
+        table = torch.cdist(part - centre, centred)
         if skip is not None:
             table[torch.arange(len(table)), torch.as_tensor(skip[start : start + rows])] = torch.inf
-        found = table.min(dim=1)
-        distances.append(found.values)
-        places.append(found.indices)
+        chosen = table.argmin(dim=1)
+        distances.append((part - others[chosen]).norm(dim=1))
+        places.append(chosen)
     return torch.cat(distances), torch.cat(places)
 
 

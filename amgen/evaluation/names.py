@@ -12,6 +12,10 @@ from amgen.errors import UserError, unknown
 METRICS = ("fid", "kid", "is", "prc", "nearest")
 UNWEIGHTED = ("kid", "prc")
 """Metrics of images that all count the same."""
+SPLITS = 10
+"""Parts that the Inception Score is averaged over, as its authors do."""
+NEIGHBOURS = 3
+"""Neighbours that reach the edge of the balls that precision and recall count in."""
 FEATURES = ("inception", "efficientnet-lite0", "digits", "pixels")
 """Kinds of features, but for those of one's own."""
 SWEPT = ("solver", "steps", "step_grid", "rho", "tolerance", "noise_level", "guidance")
@@ -29,6 +33,27 @@ def metrics(text: str) -> tuple[str, ...]:
         if name not in METRICS:
             raise unknown("metric", name, [*METRICS, "all"])
     return names
+
+
+def check_counts(metrics: Sequence[str], num: int, real: int | None, kid_subset_size: int) -> None:
+    """Refuse what `num` generated and `real` images (None for moments alone, or if it is not known yet) cannot give, before they are made.
+
+    Raises:
+        UserError: with the number that is needed.
+    """
+    count = num if real is None else min(num, real)
+    if num < 8 or count < 4:
+        raise UserError(f"a distance and its change with n need at least 8 generated and 4 real images, not {num} and {count}")
+    if "kid" in metrics and kid_subset_size > count:
+        raise UserError(
+            f"KID subsets of {kid_subset_size} images need as many on each side, not {count}: set the size of a subset to {count // 2}"
+        )
+    if "kid" in metrics and kid_subset_size < 2:
+        raise UserError(f"kid_subset_size={kid_subset_size}: the estimate needs at least 2 images: set it to 1000 or so")
+    if "is" in metrics and num < SPLITS:
+        raise UserError(f"metrics=is: the score is a mean over {SPLITS} parts: draw at least as many images, not {num}")
+    if "prc" in metrics and count <= NEIGHBOURS:
+        raise UserError(f"metrics=prc look at {NEIGHBOURS} neighbours: give more than {count} images")
 
 
 def check_features(name: str) -> None:

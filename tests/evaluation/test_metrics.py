@@ -1,5 +1,6 @@
 """Figures against closed forms, repetition, and torch-fidelity run on its own."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from amgen.errors import UserError
 from amgen.evaluation import metrics
 from amgen.evaluation.features import Inception, make_extractor
 from amgen.evaluation.metrics import frechet_distance, matched_distance
-from amgen.evaluation.reference import Moments
+from amgen.evaluation.moments import Moments
+from amgen.randomness import Purpose, permutation
 
 
 def test_frechet_distance_of_commuting_covariances() -> None:
@@ -123,6 +125,58 @@ def test_matched_distance_of_the_data_itself_is_the_floor() -> None:
     assert matched_distance(fresh[:100], real, seed=0).n == 100
 
 
+def test_matched_distance_by_hand() -> None:
+    """Of 21 real vectors halves of 10, by permutations of streams 0, 1, 2 of the seed; of 13 generated ones 10, by streams 3, 4, 5."""
+    generated, real = gaussians(1, 1, 13, 4)[0], gaussians(2, 1, 21, 4)[0]
+    distances, floors = [], []
+    for split in range(3):
+        order, chosen = (permutation(7, Purpose.EVALUATION_SPLIT, *stream) for stream in ((split, 21), (3 + split, 13)))
+        distances.append(frechet_distance(generated[chosen[:10]], real[order[:10]]))
+        floors.append(frechet_distance(real[order[10:20]], real[order[:10]]))
+    found = matched_distance(generated, real, seed=7, splits=3)
+    assert (found.n, found.splits) == (10, 3)
+    assert (found.generated, found.floor) == pytest.approx((np.mean(distances), np.mean(floors)), rel=1e-9)
+    errors = [np.std(values, ddof=1) / 3**0.5 for values in (distances, floors)]
+    assert (found.generated_error, found.floor_error) == pytest.approx(errors, rel=1e-6)
+    assert found.ratio == pytest.approx(np.mean(distances) / np.mean(floors))
+    assert replace(found, floor=0.0).ratio == np.inf
+    assert replace(found, floor=1.0, generated=0.5).ratio == 0.5
+    assert matched_distance(generated, real, seed=7).splits == 5
+
+
+def test_distances_by_number_by_hand() -> None:
+    """Of 11 vectors four parts of 2, two of 5 and one of all, in the order of stream -2 of the seed."""
+    generated, real = gaussians(1, 1, 11, 2)[0], gaussians(2, 1, 30, 2)[0]
+    order = permutation(7, Purpose.EVALUATION_SPLIT, -2, 11)
+    expected = []
+    for size, parts in ((2, 4), (5, 2), (11, 1)):
+        rows = [order[part * size : (part + 1) * size] for part in range(parts)]
+        expected.append((size, np.mean([frechet_distance(generated[part], real) for part in rows])))
+    found = metrics.frechet_by_number(generated, Moments.of(real), seed=7)
+    assert [number for number, _ in found] == [number for number, _ in expected]
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-9)
+
+
+def test_figures_are_better_in_their_own_direction() -> None:
+    low, high = (metrics.Figure("FID", value) for value in (1.0, 2.0))
+    assert low.better(high)
+    assert not high.better(low)
+    assert not low.better(low)
+    low, high = (metrics.Figure("IS", value, lower_is_better=False) for value in (1.0, 2.0))
+    assert high.better(low)
+    assert not low.better(high)
+    assert not high.better(high)
+    low, high = (metrics.Figure("nearness", value, lower_is_better=None) for value in (0.4, 0.6))
+    assert not low.better(high)
+    assert not high.better(low)
+
+
+def test_figures_in_words() -> None:
+    assert metrics.Figure("FID", 12.3456).line() == "FID 12.35"
+    assert metrics.Figure("FID", 12.3456, 0.125, "of 10 images").line() == "FID 12.35 +- 0.12: of 10 images"
+    assert metrics.Figure("FID", 12.3456, 0.0).line() == "FID 12.35 +- 0"
+
+
 def gaussians(seed: int, count: int, number: int, dimension: int) -> Tensor:
     """`count` sets of correlated features that differ from standard normal ones."""
     generator = torch.Generator().manual_seed(seed)
@@ -188,6 +242,77 @@ def test_error_of_kid_is_that_of_repetition() -> None:
     assert metrics.kernel_distance(sets[0], others[0], 40, 200, seed=0)[1] is None
     with pytest.raises(UserError, match="subsets of 300 images need as many on each side, not 200: set --kid-subset-size 100"):
         metrics.kernel_distance(sets[0], others[0], 10, 300, seed=0)
+
+
+def test_kid_and_its_error_by_hand() -> None:
+    """Against torch-fidelity's mean and deviation over the same subsets: times sqrt(s / (s - 1)) and sqrt(q / (1 - q)), q = 9 / 10."""
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    first, second = gaussians(3, 1, 10, 4)[0], gaussians(4, 1, 12, 4)[0]
+    expected = kid_features_to_metric(first, second, kid_subsets=2, kid_subset_size=9, rng_seed=7, verbose=False)
+    value, error = metrics.kernel_distance(first, second, 2, 9, seed=7)
+    assert value == pytest.approx(expected["kernel_inception_distance_mean"])
+    assert error == pytest.approx(expected["kernel_inception_distance_std"] * 2**0.5 * 3)
+    assert metrics.kernel_distance(first, second, 2, 9, seed=7 + 2**32) == (value, error)  # the seeds that it takes have 32 bits
+    for other in (8, 7 + 2**31):
+        assert metrics.kernel_distance(first, second, 2, 9, seed=other)[0] != value
+    assert metrics.kernel_distance(first, second, 1, 9, seed=7)[1] is None
+    whole = metrics.kernel_distance(first, second, 2, 10, seed=7)
+    assert whole[1] is None
+    assert metrics.kernel_distance(first, second, 5, 4, seed=7)[1] is not None
+    with pytest.raises(UserError, match="subsets of 11 images need as many on each side, not 10: set --kid-subset-size 5"):
+        metrics.kernel_distance(first, second, 2, 11, seed=7)
+    with pytest.raises(UserError, match="subsets of 11 images need as many on each side, not 10"):
+        metrics.kernel_distance(second, first, 2, 11, seed=7)
+
+
+def test_inception_score_by_hand() -> None:
+    """Ten parts of two images in torch-fidelity's order: exp of the mean divergence from the part's mean, and the error of their mean."""
+    logits = 2 * torch.randn(20, 3, generator=torch.Generator().manual_seed(1)).double()
+    shuffled = logits[np.random.RandomState(7).permutation(20)].softmax(dim=1)
+    scores = [float((part * (part.log() - part.mean(dim=0, keepdim=True).log())).sum(dim=1).mean().exp()) for part in shuffled.split(2)]
+    value, error = metrics.inception_score(logits, seed=7)
+    assert value == pytest.approx(np.mean(scores), rel=1e-6)
+    assert error == pytest.approx(np.std(scores, ddof=1) / 10**0.5, rel=1e-6)
+    assert metrics.inception_score(logits, seed=7 + 2**32) == (value, error)
+    for other in (8, 7 + 2**31):
+        assert metrics.inception_score(logits, seed=other)[0] != value
+    assert metrics.inception_score(logits[:10], seed=0)[0] == pytest.approx(1)  # parts of one image
+
+
+def test_precision_and_recall_of_as_few_as_can_be() -> None:
+    """Four vectors each have three neighbours; two far sets share nothing, and a set shares everything with itself."""
+    few = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    assert metrics.precision_recall(few, few + 100) == (0, 0)
+    assert metrics.precision_recall(few, few) == (1, 1)
+    for pair in ((few[:3], few), (few, few[:3])):
+        with pytest.raises(UserError, match="look at 3 neighbours: give more than 3 images"):
+            metrics.precision_recall(*pair)
+
+
+def test_nearest_in_parts_and_without_itself() -> None:
+    """Points on a line at squares: the nearest other one of k is k - 1."""
+    points = torch.arange(12).square().float()[:, None]
+    for rows in (5, 12, 1_000):
+        distances, places = metrics.nearest(points, points, skip=range(12), rows=rows)
+        assert places.tolist() == [1, *range(11)]
+        assert distances.tolist() == [1, *(2 * k - 1 for k in range(1, 12))]
+
+
+def test_copies_are_no_distance_away() -> None:
+    """Far from the origin, where distances by products of matrices are off by hundreds of times the distances themselves."""
+    training = 1_000 + torch.randn(100, 50, generator=torch.Generator().manual_seed(0))
+    distances, places = metrics.nearest(training[:60], training)
+    assert places.tolist() == list(range(60))
+    assert distances.tolist() == [0.0] * 60
+
+
+def test_share_closer_and_its_error_by_hand() -> None:
+    """Of 1, 3, 5 against 2, 4: placements 1, 1/2, 0 and, of the others, 1/3, 2/3; variances 1/4 and 1/18, over 3 and 2."""
+    share, error = metrics.share_closer(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([4.0, 2.0]))
+    assert share == pytest.approx(1 / 2)
+    assert error == pytest.approx((1 / 12 + 1 / 36) ** 0.5)
+    assert metrics.share_closer(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])) == (0.5, 0.0)
 
 
 def test_inception_score_of_certain_and_of_ignorant_classifiers() -> None:

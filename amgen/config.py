@@ -257,7 +257,7 @@ class InPaintingPathConfig(Section):
         try:
             gray = read_gray(mask, MAX_MASK)
         except UserError as error:
-            raise ValueError(f"path.mask={short(mask)}: {error}") from None
+            raise ValueError(f"path.mask: {error}") from None
         pixels = list(gray.tobytes())
         return ["".join(".x"[pixel > 127] for pixel in pixels[row : row + gray.width]) for row in range(0, len(pixels), gray.width)]
 

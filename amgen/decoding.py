@@ -12,7 +12,7 @@ from typing import IO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from amgen.errors import UnreadableImage, UserError, printable
+from amgen.errors import UnreadableImage, UserError, printable, short
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 """What is decoded. Left to itself Pillow tries all it knows, whatever a file is called: EPS among them, which it hands to Ghostscript."""
@@ -107,7 +107,7 @@ def read_gray(path: str, largest: int) -> Image.Image:
     Raises:
         UserError: naming the file, if it cannot be read or is more than `largest` pixels high or wide.
     """
-    name = printable(path)
+    name = printable(short(path))
     try:
         with open_regular(path) as file:
             check_size(os.fstat(file.fileno()).st_size)

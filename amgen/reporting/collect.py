@@ -157,8 +157,8 @@ def collect(run: Path) -> RunRecord:
     for name, read in {"samples": _read_grids, "eval": _read_evaluations, checkpoints.folder_of(run).name: _read_checkpoints}.items():
         try:
             read(run / name, record)
-        except OSError as error:  # a folder that may not be looked into
-            record.skipped.append(Skipped(name, error.strerror or str(error)))
+        except (OSError, UserError) as error:  # a folder that may not be looked into
+            record.skipped.append(Skipped(name, getattr(error, "strerror", None) or str(error)))
     return record
 
 

@@ -101,7 +101,7 @@ def test_more_than_eight_bits_are_never_reduced(mode: str, convert: bool) -> Non
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB"])
 def test_other_colour_spaces_are_never_converted_silently(mode: str, channels: int) -> None:
     asked = {1: "gray", 3: "RGB"}[channels]
-    with pytest.raises(UserError, match=f"pic is {mode} but data.channels={channels} asks for {asked}: set data.convert=true to convert"):
+    with pytest.raises(UserError, match=f"pic is {mode} but data.channels={channels} asks for {asked}: set data.convert=true"):
         prepare(Image.new(mode, (8, 8)), DataConfig.model_validate({"channels": channels}), "pic")
 
 

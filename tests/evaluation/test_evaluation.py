@@ -209,7 +209,7 @@ def test_every_option_of_images_is_in_the_key_or_declared_to_be_no_part_of_it() 
     """An option that is added is in the key of cached features unless it is marked."""
     prepared = set(DataConfig().preparation())
     assert prepared == {"kind", "size", "channels", "resize", "convert", "background", "on_error"}
-    assert set(DataConfig.model_fields) - prepared == {"path", "flip", "root", "download", "memory_mb", "workers", "masses"}
+    assert set(DataConfig.model_fields) - prepared == {"path", "flip", "root", "download", "memory_mb", "workers", "masses", "classes"}
 
 
 @pytest.fixture

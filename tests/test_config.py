@@ -158,7 +158,7 @@ def test_differences_between_kinds_are_named() -> None:
         (["sampling.guidance=2"], "also learned without classes", "action.label_dropout"),
         (["action.label_dropout=0.1"], "needs classes", "action.classes"),
         (["dynamics.kind=convex", "dynamics.power=1"], "dynamics.power=1", "greater than 1"),
-        (["path.kind=in-painting", "path.mask=missing.png", "path.region=mask"], "cannot read this image", "missing.png"),
+        (["path.kind=in-painting", "path.mask=missing.png", "path.region=mask"], "cannot read the image", "missing.png"),
     ],
 )
 def test_impossible_combinations_are_refused_with_reason_and_alternative(overrides: list[str], reason: str, alternative: str) -> None:

@@ -286,3 +286,21 @@ def test_damaged_named_sets_are_told_in_a_line(damage: bytes, tmp_path: Path) ->
     for download in (False, True):
         with pytest.raises(UserError, match=r"MNIST in .* is damaged \(.+\): remove it and set data.download=true"):
             open_source(DataConfig(path="mnist", root=str(tmp_path), size=28, download=download))
+
+
+def test_what_is_read_on_the_way_is_said_once_and_not_by_copies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With nothing kept in memory the first turned image is told of, wherever it comes; a copy for another process prints instead."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for name in ("1", "2"):
+        Image.new("L", (8, 8)).save(folder / "cat" / f"{name}.png", exif=exif)
+    lines: list[str] = []
+    dataset = open_dataset(DataConfig(path=str(folder), memory_mb=0), lambda line: lines.append(line))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(lines) == 1  # of notes.txt
+    for _ in range(2):
+        dataset.images(range(6))
+    line = f"{folder}/cat/1.png is turned as its EXIF orientation says; so are others like it"
+    assert lines[1:] == [line]
+    copy.images(range(6))
+    assert capsys.readouterr().out == line + "\n"

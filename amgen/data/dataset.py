@@ -13,6 +13,7 @@ from amgen.config import DataConfig
 from amgen.data.images import prepare, to_float
 from amgen.data.sources import ImageSource
 from amgen.errors import UnreadableImage, UserError
+from amgen.memory import free_bytes
 from amgen.progress import Progress
 from amgen.randomness import Purpose, gaussian, permutation, uniform
 
@@ -32,6 +33,9 @@ class ImageDataset:
         self._said: set[str] = set()
         self._readable: dict[int, bool] = {}
         self._memory: Tensor | None = None
+        single = 4 * options.channels * options.size**2  # as float32
+        if single > free_bytes(torch.device("cpu")):
+            raise UserError(f"data.size={options.size}: an image takes {single / 2**30:,.0f} GiB, more than is free: choose a smaller one")
         if len(source) * options.channels * options.size**2 <= options.memory_mb * 2**20:
             self._memory = self._read_all()
         if say is not None and (notes := self.notes()):

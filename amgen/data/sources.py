@@ -357,7 +357,10 @@ def digits() -> ArraySource:
 def _torchvision(class_name: str, options: DataConfig, size: str, host: str, say: Callable[[str], None] | None) -> ArraySource:
     from torchvision import datasets
 
-    root = Path(options.root).expanduser()
+    try:
+        root = Path(options.root).expanduser()
+    except RuntimeError as error:  # there is no such home
+        raise UserError(f"data.root={options.root!r}: {error}") from None
     where = printable(str(root))
     read = getattr(datasets, class_name)
     offline = "copy it there as torchvision lays it out, or set data.path to a folder or zip of images"

@@ -420,7 +420,7 @@ def pickled_npz(folder: Path) -> Path:
         (table("a.csv", HEADER), "a.csv holds no rows"),
         (table("a.csv", HEADER + "0,1\n"), "a.csv, row 2: 2 values: expected 3, as in the header"),
         (table("a.csv", HEADER + ROWS + "\n0,1,2,3\n"), "a.csv, row 15: 4 values: expected 3"),
-        (table("a.csv", HEADER + "0,1,nan\n1,2,3\n"), "a.csv, row 2, y: nan: expected numbers that are finite, at most 1e+150 (1 are not)"),
+        (table("a.csv", HEADER + "0,1,nan\n1,2,3\n"), "a.csv, row 2, y: nan: expected numbers that are finite, at most 1e+30 (1 are not)"),
         (table("a.csv", HEADER + "0,1,2\n\n1,1e308,3\n"), "a.csv, row 4, x: 1e+308: expected numbers that are finite"),
         (table("a.csv", HEADER + "inf,1,2\n1,2,3\n"), "a.csv, row 2, time: inf: expected numbers that are finite"),
         (table("a.csv", HEADER + '0,"1,2\n' + ROWS * 3000), "a.csv, row "),
@@ -486,8 +486,11 @@ def test_tables_of_other_dialects_are_read(make: Callable[[Path], Path], tmp_pat
 
 
 def test_numbers_that_single_precision_cannot_hold(tmp_path: Path) -> None:
-    file = table("a.csv", HEADER + "0,1,2\n1,1e100,3\n0,1,1\n")(tmp_path)
-    assert "infinite in single precision" in refused(lambda: train_on_table(file, tmp_path, "data.whiten=none"))
+    """A mass of 1e25 beside those of the first time, 1e-25."""
+    file = table("a.csv", "time,x,y,m\n0,1,2,1e-25\n1,2,3,1e25\n0,1,1,1e-25\n")(tmp_path)
+    assert "infinite in single precision" in refused(
+        lambda: train_on_table(file, tmp_path, "data.mass_column=m", "dynamics.kind=unbalanced")
+    )
 
 
 @pytest.mark.parametrize(
@@ -509,3 +512,37 @@ def test_masks_that_cannot_be_read(make: Callable[[Path], object], message: str,
     line = refused(lambda: run_cli("train", "digits", "--run-dir", tmp_path / "run", *sets(options)))
     assert message in line
     assert "path.mask" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.size=1000000", "action.attention=[]"], "data.size=1000000: an image takes 3,725 GiB, more than is free"),
+        (["data.path=mnist", "data.root=~nobody-of-this-name/x"], "data.root='~nobody-of-this-name/x'"),
+        (["data.path=mnist", "data.root=/dev/null"], "MNIST is not in /dev/null: set data.download=true to fetch it"),
+    ],
+)
+def test_options_of_images_that_cannot_be_met(changes: list[str], message: str, tmp_path: Path) -> None:
+    assert message in refused(lambda: run_cli("train", "digits", "--run-dir", tmp_path / "run", *sets([*TINY, *changes])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.origin=[0,0]", "data.axes=[[1,0],[1]]"], "data.axes has rows of 2, 1 numbers: expected as many in each"),
+        (
+            ["data.origin=[0,0]", "data.axes=[[1e308,1e308],[1e308,-1e308]]", "data.whiten=full"],
+            "data.origin or data.axes holds numbers above 1e30",
+        ),
+        (["data.hold_out=7"], "a.csv has the times 0, 1, 2, 3, 4, 5, 6, 8, 9, 10 and 90 more"),
+    ],
+)
+def test_options_of_tables_that_cannot_be_met(changes: list[str], message: str, tmp_path: Path) -> None:
+    file = table("a.csv", HEADER + "".join(f"{time},{x},{x * x}\n" for time in range(101) if time != 7 for x in range(3)))(tmp_path)
+    assert message in refused(lambda: train_on_table(file, tmp_path, *changes))
+
+
+def test_populations_too_large_to_simulate(tmp_path: Path) -> None:
+    changes = ["coupling.kind=independent", "data={kind: simulated, system: ornstein-uhlenbeck, particles: 1000000000000, snapshots: 2}"]
+    line = refused(lambda: run_cli("train", "cells", "--run-dir", tmp_path / "run", *sets(changes)))
+    assert "data.particles=1000000000000 at data.snapshots=2 times take 59,605 GiB, more than is free" in line

@@ -317,7 +317,8 @@ def _without_images(folders: Sequence[str], images: Sequence[tuple[str, ...]], s
         images: paths, in parts.
         shared: leading folders that all images share; those below them are the classes.
     """
-    above = {path[:depth] for path in images for depth in range(len(path))}
+    parents = {path[:-1] for path in images} if folders else set()
+    above = {parent[:depth] for parent in parents for depth in range(len(parent) + 1)}
     found = {PurePosixPath(folder).parts for folder in folders}
     empty = {parts for parts in found if len(parts) <= shared + 1 and parts not in above}
     return sorted("/".join(parts) for parts in empty if parts[:-1] in above)

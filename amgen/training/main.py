@@ -52,8 +52,8 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=options.timeout))],
     )
     console = console or Console()
-    # Names of files are no markup: what stands in brackets is theirs.
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    # Names of files are no markup: what stands in brackets or between colons is theirs.
+    say = partial(console.print, highlight=False, markup=False, emoji=False, soft_wrap=True)
     dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
     with hold(run) if accelerator.is_main_process else nullcontext():
@@ -65,7 +65,7 @@ def _train(
 ) -> None:
     """Train once processes and data are there, and nobody else is at work in the run directory."""
     options = config.training
-    say = partial(console.print, markup=False) if accelerator.is_main_process else lambda *args, **kwargs: None
+    say = partial(console.print, markup=False, emoji=False) if accelerator.is_main_process else lambda *args, **kwargs: None
     # The main process alone touches the folder; the others learn what it found there.
     found = [prepare_run(run, config, restart)] if accelerator.is_main_process else [None]
     checkpoint = broadcast_object_list(found)[0]

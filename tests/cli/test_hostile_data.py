@@ -100,6 +100,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "huge gif": (lambda path: path.write_bytes(gif_of(65_535, 65_535)), "refusing to decode"),
     "endless": (webp_of_zeros, "2,147,483,648 bytes are more than the 536,870,912 that an image file may have"),
     "pipe": (make_fifo, "it is a pipe, a device or a folder, not a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "it is a pipe, a device or a folder, not a regular file"),
     "link to nowhere": (lambda path: path.symlink_to("nowhere.png"), "No such file or directory"),
     "link to itself": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
 }
@@ -274,7 +275,7 @@ def test_other_colour_spaces_are_converted_only_on_request(channels: int, tmp_pa
 
 def test_what_is_turned_or_left_out_is_said_once(tmp_path: Path) -> None:
     """Two turned images, one animation, an empty class, a link round and round, a dangling one, and two files that are no images."""
-    root = tmp_path / "images"
+    root = tmp_path / "[red]:cat:"
     for name in ("cat", "dog"):
         images(root / name, 6)
     exif = Image.Exif()
@@ -293,6 +294,7 @@ def test_what_is_turned_or_left_out_is_said_once(tmp_path: Path) -> None:
     assert "action.classes=7 but" in outcome.err
     assert outcome.out.count("EXIF") == 1
     for phrase in (
+        f"{root}: ",
         "links to a folder that they lie in are left out: dog/round",
         "links that lead nowhere are left out: dog/nowhere",
         "folders without images are left out: bird",

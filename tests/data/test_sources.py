@@ -51,6 +51,13 @@ def test_class_folders_become_labels(folder: Path, kind: str) -> None:
     assert dataset.images(range(6))[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
 
 
+def test_a_folder_called_like_an_image_is_a_folder(folder: Path) -> None:
+    os.rename(folder / "cat", folder / "cat.png")
+    source = open_source(DataConfig(path=str(folder)))
+    assert list(source.classes) == ["cat.png", "dog"]
+    assert len(source) == 6
+
+
 def test_images_without_folders_have_one_class(folder: Path) -> None:
     dataset = open_dataset(DataConfig(path=str(folder / "cat")))
     assert list(dataset.source.classes) == [""]

@@ -275,7 +275,7 @@ def test_other_colour_spaces_are_converted_only_on_request(channels: int, tmp_pa
 
 def test_what_is_turned_or_left_out_is_said_once(tmp_path: Path) -> None:
     """Two turned images, one animation, an empty class, a link round and round, a dangling one, and two files that are no images."""
-    root = tmp_path / "[red]:cat:"
+    root = tmp_path / "[red]:cat:images"
     for name in ("cat", "dog"):
         images(root / name, 6)
     exif = Image.Exif()

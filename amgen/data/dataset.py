@@ -91,7 +91,11 @@ class ImageDataset:
         return images
 
     def _decode(self, index: int) -> Tensor:
-        return prepare(self.source.image(index), self.options, self.source.name(index))
+        image, name = self.source.image(index), self.source.name(index)
+        try:
+            return prepare(image, self.options, name)
+        except (MemoryError, RuntimeError):  # of Pillow and NumPy the one, of torch the other
+            raise UnreadableImage(f"{name}, {image.width}x{image.height} pixels, does not fit into memory: reduce or remove it") from None
 
     def _decode_on_the_way(self, index: int) -> Tensor:
         """Decode an image that is not kept, and say of the first one of each sort that it is not taken as it is."""

@@ -131,8 +131,8 @@ class FileSource(ImageSource):
         parts = [PurePosixPath(path).parts for path in self.paths]
         shared = _shared_depth(parts)
         folders = [path[shared] if len(path) > shared + 1 else "" for path in parts]
-        self.classes = sorted(set(folders))
-        numbers = {folder: number for number, folder in enumerate(self.classes)}
+        numbers = {folder: number for number, folder in enumerate(sorted(set(folders)))}
+        self.classes = [printable(folder) for folder in numbers]
         self.labels = [numbers[folder] for folder in folders]
         for folder in _without_images(listing.folders, parts, shared):
             listing.leave_out("folders without images", folder)

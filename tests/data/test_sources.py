@@ -239,8 +239,10 @@ def test_links_that_go_round_end(tmp_path: Path) -> None:
 
 def test_names_that_are_no_text_are_hashed(folder: Path) -> None:
     os.rename(folder / "cat" / "0.png", os.fsencode(folder / "cat") + b"/\xff\x1b.png")
+    os.rename(folder / "dog", os.fsencode(folder) + b"/\xfe")
     source = open_source(DataConfig(path=str(folder)))
     assert source.name(2).endswith(r"cat/\udcff\x1b.png")
+    assert list(source.classes) == ["cat", r"\udcfe"]
     assert source.contents() != source.fingerprint()
     assert open_source(DataConfig(path=str(folder))).contents() == source.contents()
 

@@ -78,7 +78,7 @@ class DataConfig(Section):
         "forbid",
         description="Images of another size: refuse them, crop their centre square and resize it, or stretch them.",
     )
-    convert: bool = Field(False, description="Turn gray images into RGB and back where `channels` asks for it.")
+    convert: bool = Field(False, description="Convert images of another colour space (gray, RGB, CMYK...) to what `channels` asks for.")
     background: int = Field(255, ge=0, le=255, description="Gray level, 0 to 255, behind transparent pixels.")
     flip: bool = Field(False, description="Mirror each image left to right with probability 1/2.", json_schema_extra=NOT_PREPARATION)
     root: str = Field(
@@ -149,7 +149,7 @@ class SnapshotsConfig(PopulationConfig):
     kind: Literal["snapshots"] = Field("snapshots", description="A table of points at several times.")
     path: str = Field(
         min_length=1,
-        description="A .csv with a header, or an .npz with `times` and `points` or with `sample_labels` and `pcs`.",
+        description="A .csv (or .tsv, .txt) with a header, or an .npz with `times` and `points` or with `sample_labels` and `pcs`.",
         json_schema_extra=MAY_CHANGE,
     )
     dimension: Positive = Field(le=1_000_000, description="Columns of features to use, the first ones.")

@@ -94,10 +94,12 @@ def decode(file: IO[bytes], name: str) -> Decoded:
             turned = _orientation(image) in TURNS
             with _silenced() if image.format == "TIFF" else nullcontext():
                 image.load()
-            # Some formats, such as TIFF, have been turned by Pillow by now.
-            turn = TURNS.get(_orientation(image))
-            # A copy, because a look at the next frame may spoil this one.
-            pixels = image.copy() if turn is None else image.transpose(turn)
+            pixels: Image.Image = image
+            if turned:  # by some formats, such as TIFF, Pillow has done it by now
+                turn = TURNS.get(_orientation(image))
+                pixels = image if turn is None else image.transpose(turn)
+            if image.format == "GIF":  # where a look at the next frame spoils this one
+                pixels = pixels.copy()
             return Decoded(pixels, turned, _has_more(image))
 
 

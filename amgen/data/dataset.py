@@ -13,6 +13,7 @@ from amgen.config import DataConfig
 from amgen.data.images import prepare, to_float
 from amgen.data.sources import ImageSource
 from amgen.errors import UnreadableImage, UserError
+from amgen.memory import free_bytes
 from amgen.progress import Progress
 from amgen.randomness import Purpose, gaussian, permutation, uniform
 
@@ -32,6 +33,9 @@ class ImageDataset:
         self._said: set[str] = set()
         self._readable: dict[int, bool] = {}
         self._memory: Tensor | None = None
+        single = 4 * options.channels * options.size**2  # as float32
+        if single > free_bytes(torch.device("cpu")):
+            raise UserError(f"data.size={options.size}: an image takes {single / 2**30:,.0f} GiB, more than is free: choose a smaller one")
         if len(source) * options.channels * options.size**2 <= options.memory_mb * 2**20:
             self._memory = self._read_all()
         if say is not None and (notes := self.notes()):
@@ -87,7 +91,11 @@ class ImageDataset:
         return images
 
     def _decode(self, index: int) -> Tensor:
-        return prepare(self.source.image(index), self.options, self.source.name(index))
+        image, name = self.source.image(index), self.source.name(index)
+        try:
+            return prepare(image, self.options, name)
+        except (MemoryError, RuntimeError):  # of Pillow and NumPy the one, of torch the other
+            raise UnreadableImage(f"{name}, {image.width}x{image.height} pixels, does not fit into memory: reduce or remove it") from None
 
     def _decode_on_the_way(self, index: int) -> Tensor:
         """Decode an image that is not kept, and say of the first one of each sort that it is not taken as it is."""

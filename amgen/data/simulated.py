@@ -1,11 +1,14 @@
 """Simulated populations, as snapshots."""
 
 import numpy as np
+import torch
 
 from amgen.config import SimulatedConfig
 from amgen.data import hydrogen
 from amgen.data.populations import Mixture, OrnsteinUhlenbeck
 from amgen.data.tables import Snapshots
+from amgen.errors import UserError
+from amgen.memory import free_bytes
 from amgen.randomness import Purpose, derive_seed
 
 
@@ -15,7 +18,18 @@ def rng_of(seed: int, index: int) -> np.random.Generator:
 
 
 def simulate(options: SimulatedConfig) -> Snapshots:
-    """Simulate the system that the options name; a row of every time is the same particle."""
+    """Simulate the system that the options name; a row of every time is the same particle.
+
+    Raises:
+        UserError: if the points do not fit into memory.
+    """
+    # Their coordinates as float64, simulated and whitened.
+    needed = 2 * 8 * options.particles * options.snapshots * options.dimension
+    if needed > free_bytes(torch.device("cpu")):
+        raise UserError(
+            f"data.particles={options.particles} at data.snapshots={options.snapshots} times take {needed / 2**30:,.0f} GiB, "
+            "more than is free: ask for fewer"
+        )
     rng, count = rng_of(options.seed, 0), options.particles
     times = np.linspace(0, hydrogen.SPAN if options.system == "hydrogen" else 1, options.snapshots)
     masses = [np.ones(count)] * len(times)

@@ -137,6 +137,8 @@ def recorded_units(options: PopulationConfig) -> Units | None:
         raise UserError("data.origin and data.axes go together: give both or neither")
     if options.origin is None or options.axes is None:
         return None
+    if len({len(row) for row in options.axes}) > 1:
+        raise UserError(f"data.axes has rows of {', '.join(str(len(row)) for row in options.axes[:10])} numbers: expected as many in each")
     return Units(np.asarray(options.origin), np.asarray(options.axes))
 
 

@@ -132,8 +132,8 @@ class FileSource(ImageSource):
         parts = [PurePosixPath(path).parts for path in self.paths]
         shared = _shared_depth(parts)
         folders = [path[shared] if len(path) > shared + 1 else "" for path in parts]
-        self.classes = sorted(set(folders))
-        numbers = {folder: number for number, folder in enumerate(self.classes)}
+        numbers = {folder: number for number, folder in enumerate(sorted(set(folders)))}
+        self.classes = [printable(folder) for folder in numbers]
         self.labels = [numbers[folder] for folder in folders]
         for folder in _without_images(listing.folders, parts, shared):
             listing.leave_out("folders without images", folder)
@@ -318,7 +318,8 @@ def _without_images(folders: Sequence[str], images: Sequence[tuple[str, ...]], s
         images: paths, in parts.
         shared: leading folders that all images share; those below them are the classes.
     """
-    above = {path[:depth] for path in images for depth in range(len(path))}
+    parents = {path[:-1] for path in images} if folders else set()
+    above = {parent[:depth] for parent in parents for depth in range(len(parent) + 1)}
     found = {PurePosixPath(folder).parts for folder in folders}
     empty = {parts for parts in found if len(parts) <= shared + 1 and parts not in above}
     return sorted("/".join(parts) for parts in empty if parts[:-1] in above)
@@ -358,7 +359,10 @@ def digits() -> ArraySource:
 def _torchvision(class_name: str, options: DataConfig, size: str, host: str, say: Callable[[str], None] | None) -> ArraySource:
     from torchvision import datasets
 
-    root = Path(options.root).expanduser()
+    try:
+        root = Path(options.root).expanduser()
+    except RuntimeError as error:  # there is no such home
+        raise UserError(f"data.root={options.root!r}: {error}") from None
     where = printable(str(root))
     read = getattr(datasets, class_name)
     offline = "copy it there as torchvision lays it out, or set data.path to a folder or zip of images"

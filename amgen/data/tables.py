@@ -28,8 +28,8 @@ LAYOUTS = (("times", "points"), ("sample_labels", "pcs"))
 """Arrays of an npz that hold times (N,) and features (N, D); the second pair is that of the embryoid-body data in common use."""
 
 
-LARGEST = 1e150
-"""Numbers above have squares, and so variances, that are not finite."""
+LARGEST = 1e30
+"""Points are drawn in single precision, which ends at 3e38, and distances between them are squared in double precision."""
 
 MAX_HEADER = 1 << 22
 """Characters of a line above which it is no header."""
@@ -71,7 +71,7 @@ class Snapshots:
     def place(self, time: float, option: str) -> int:
         """Return the position of a time; `option` names it in the error."""
         if time not in self.times:
-            raise UserError(f"{option}={time:g}: {self.description} has the times {', '.join(f'{known:g}' for known in self.times)}")
+            raise UserError(f"{option}={time:g}: {self.description} has the times {_some(f'{known:g}' for known in self.times)}")
         return list(self.times).index(time)
 
     def fingerprint(self) -> str:
@@ -130,7 +130,7 @@ class _Table:
 
 
 def _check_values(table: _Table) -> None:
-    """Refuse numbers that are not finite, or whose squares are not, and masses that are not positive."""
+    """Refuse numbers that are not finite or very large, and masses that are not positive."""
     time_name, feature_names, mass_name = table.names
     columns = [(time_name, table.times), (mass_name, table.masses)]
     columns += [(name, table.features[:, place]) for place, name in enumerate(feature_names[: table.features.shape[1]])]

@@ -22,6 +22,8 @@ class Units:
         dimension = len(origin)
         if np.shape(axes) != (dimension, dimension):
             raise UserError(f"data.axes has shape {np.shape(axes)}: expected ({dimension}, {dimension}), as data.origin has {dimension}")
+        if not max(np.abs(origin).max(initial=0), np.abs(axes).max(initial=0)) <= 1e30:
+            raise UserError("data.origin or data.axes holds numbers above 1e30: leave both out to have them measured")
         if not np.linalg.cond(axes) < 1e12:
             raise UserError("data.axes is singular: leave data.axes and data.origin out to have them measured")
         self.origin = torch.as_tensor(origin, dtype=torch.float64)

@@ -70,8 +70,8 @@ def _speaker(console: Console, main: bool) -> Callable[[str], None]:
     def say(line: str) -> None:
         if main:
             with suppress(OSError):  # a terminal that was closed ends no training
-                # Names of files are no markup: what stands in brackets is theirs.
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                # Names of files are no markup: what stands in brackets or between colons is theirs.
+                console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     return say
 

@@ -100,6 +100,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "huge gif": (lambda path: path.write_bytes(gif_of(65_535, 65_535)), "refusing to decode"),
     "endless": (webp_of_zeros, "2,147,483,648 bytes are more than the 536,870,912 that an image file may have"),
     "pipe": (make_fifo, "it is a pipe, a device or a folder, not a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "it is a pipe, a device or a folder, not a regular file"),
     "link to nowhere": (lambda path: path.symlink_to("nowhere.png"), "No such file or directory"),
     "link to itself": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
 }
@@ -274,7 +275,7 @@ def test_other_colour_spaces_are_converted_only_on_request(channels: int, tmp_pa
 
 def test_what_is_turned_or_left_out_is_said_once(tmp_path: Path) -> None:
     """Two turned images, one animation, an empty class, a link round and round, a dangling one, and two files that are no images."""
-    root = tmp_path / "images"
+    root = tmp_path / "[red]:cat:images"
     for name in ("cat", "dog"):
         images(root / name, 6)
     exif = Image.Exif()
@@ -293,6 +294,7 @@ def test_what_is_turned_or_left_out_is_said_once(tmp_path: Path) -> None:
     assert "action.classes=7 but" in outcome.err
     assert outcome.out.count("EXIF") == 1
     for phrase in (
+        f"{root}: ",
         "links to a folder that they lie in are left out: dog/round",
         "links that lead nowhere are left out: dog/nowhere",
         "folders without images are left out: bird",
@@ -420,7 +422,7 @@ def pickled_npz(folder: Path) -> Path:
         (table("a.csv", HEADER), "a.csv holds no rows"),
         (table("a.csv", HEADER + "0,1\n"), "a.csv, row 2: 2 values: expected 3, as in the header"),
         (table("a.csv", HEADER + ROWS + "\n0,1,2,3\n"), "a.csv, row 15: 4 values: expected 3"),
-        (table("a.csv", HEADER + "0,1,nan\n1,2,3\n"), "a.csv, row 2, y: nan: expected numbers that are finite, at most 1e+150 (1 are not)"),
+        (table("a.csv", HEADER + "0,1,nan\n1,2,3\n"), "a.csv, row 2, y: nan: expected numbers that are finite, at most 1e+30 (1 are not)"),
         (table("a.csv", HEADER + "0,1,2\n\n1,1e308,3\n"), "a.csv, row 4, x: 1e+308: expected numbers that are finite"),
         (table("a.csv", HEADER + "inf,1,2\n1,2,3\n"), "a.csv, row 2, time: inf: expected numbers that are finite"),
         (table("a.csv", HEADER + '0,"1,2\n' + ROWS * 3000), "a.csv, row "),
@@ -486,8 +488,11 @@ def test_tables_of_other_dialects_are_read(make: Callable[[Path], Path], tmp_pat
 
 
 def test_numbers_that_single_precision_cannot_hold(tmp_path: Path) -> None:
-    file = table("a.csv", HEADER + "0,1,2\n1,1e100,3\n0,1,1\n")(tmp_path)
-    assert "infinite in single precision" in refused(lambda: train_on_table(file, tmp_path, "data.whiten=none"))
+    """A mass of 1e25 beside those of the first time, 1e-25."""
+    file = table("a.csv", "time,x,y,m\n0,1,2,1e-25\n1,2,3,1e25\n0,1,1,1e-25\n")(tmp_path)
+    assert "infinite in single precision" in refused(
+        lambda: train_on_table(file, tmp_path, "data.mass_column=m", "dynamics.kind=unbalanced")
+    )
 
 
 @pytest.mark.parametrize(
@@ -509,3 +514,37 @@ def test_masks_that_cannot_be_read(make: Callable[[Path], object], message: str,
     line = refused(lambda: run_cli("train", "digits", "--run-dir", tmp_path / "run", *sets(options)))
     assert message in line
     assert "path.mask" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.size=1000000", "action.attention=[]"], "data.size=1000000: an image takes 3,725 GiB, more than is free"),
+        (["data.path=mnist", "data.root=~nobody-of-this-name/x"], "data.root='~nobody-of-this-name/x'"),
+        (["data.path=mnist", "data.root=/dev/null"], "MNIST is not in /dev/null: set data.download=true to fetch it"),
+    ],
+)
+def test_options_of_images_that_cannot_be_met(changes: list[str], message: str, tmp_path: Path) -> None:
+    assert message in refused(lambda: run_cli("train", "digits", "--run-dir", tmp_path / "run", *sets([*TINY, *changes])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.origin=[0,0]", "data.axes=[[1,0],[1]]"], "data.axes has rows of 2, 1 numbers: expected as many in each"),
+        (
+            ["data.origin=[0,0]", "data.axes=[[1e308,1e308],[1e308,-1e308]]", "data.whiten=full"],
+            "data.origin or data.axes holds numbers above 1e30",
+        ),
+        (["data.hold_out=7"], "a.csv has the times 0, 1, 2, 3, 4, 5, 6, 8, 9, 10 and 90 more"),
+    ],
+)
+def test_options_of_tables_that_cannot_be_met(changes: list[str], message: str, tmp_path: Path) -> None:
+    file = table("a.csv", HEADER + "".join(f"{time},{x},{x * x}\n" for time in range(101) if time != 7 for x in range(3)))(tmp_path)
+    assert message in refused(lambda: train_on_table(file, tmp_path, *changes))
+
+
+def test_populations_too_large_to_simulate(tmp_path: Path) -> None:
+    changes = ["coupling.kind=independent", "data={kind: simulated, system: ornstein-uhlenbeck, particles: 1000000000000, snapshots: 2}"]
+    line = refused(lambda: run_cli("train", "cells", "--run-dir", tmp_path / "run", *sets(changes)))
+    assert "data.particles=1000000000000 at data.snapshots=2 times take 59,605 GiB, more than is free" in line

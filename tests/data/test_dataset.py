@@ -101,3 +101,13 @@ def test_skipped_images_are_counted_in_the_record(tmp_path: Path) -> None:
         train(config.load("digits", [*options, f"training.images={images}"]), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped"] for line in lines] == [3, 6]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_images_that_do_not_fit_into_memory_are_named(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("amgen.data.dataset.prepare", fail)
+    with pytest.raises(UserError, match="image 0 of the embedded digits, 8x8 pixels, does not fit into memory: reduce or remove it"):
+        open_dataset(DataConfig())

@@ -51,6 +51,13 @@ def test_class_folders_become_labels(folder: Path, kind: str) -> None:
     assert dataset.images(range(6))[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
 
 
+def test_a_folder_called_like_an_image_is_a_folder(folder: Path) -> None:
+    os.rename(folder / "cat", folder / "cat.png")
+    source = open_source(DataConfig(path=str(folder)))
+    assert list(source.classes) == ["cat.png", "dog"]
+    assert len(source) == 6
+
+
 def test_images_without_folders_have_one_class(folder: Path) -> None:
     dataset = open_dataset(DataConfig(path=str(folder / "cat")))
     assert list(dataset.source.classes) == [""]
@@ -232,8 +239,10 @@ def test_links_that_go_round_end(tmp_path: Path) -> None:
 
 def test_names_that_are_no_text_are_hashed(folder: Path) -> None:
     os.rename(folder / "cat" / "0.png", os.fsencode(folder / "cat") + b"/\xff\x1b.png")
+    os.rename(folder / "dog", os.fsencode(folder) + b"/\xfe")
     source = open_source(DataConfig(path=str(folder)))
     assert source.name(2).endswith(r"cat/\udcff\x1b.png")
+    assert list(source.classes) == ["cat", r"\udcfe"]
     assert source.contents() != source.fingerprint()
     assert open_source(DataConfig(path=str(folder))).contents() == source.contents()
 
@@ -286,3 +295,21 @@ def test_damaged_named_sets_are_told_in_a_line(damage: bytes, tmp_path: Path) ->
     for download in (False, True):
         with pytest.raises(UserError, match=r"MNIST in .* is damaged \(.+\): remove it and set data.download=true"):
             open_source(DataConfig(path="mnist", root=str(tmp_path), size=28, download=download))
+
+
+def test_what_is_read_on_the_way_is_said_once_and_not_by_copies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With nothing kept in memory the first turned image is told of, wherever it comes; a copy for another process prints instead."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for name in ("1", "2"):
+        Image.new("L", (8, 8)).save(folder / "cat" / f"{name}.png", exif=exif)
+    lines: list[str] = []
+    dataset = open_dataset(DataConfig(path=str(folder), memory_mb=0), lambda line: lines.append(line))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(lines) == 1  # of notes.txt
+    for _ in range(2):
+        dataset.images(range(6))
+    line = f"{folder}/cat/1.png is turned as its EXIF orientation says; so are others like it"
+    assert lines[1:] == [line]
+    copy.images(range(6))
+    assert capsys.readouterr().out == line + "\n"

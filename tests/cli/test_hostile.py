@@ -94,6 +94,24 @@ def test_any_error_of_the_system_is_one_line(error: BaseException, code: int, li
     assert len(outcome.err) < 2200
 
 
+def test_an_interrupt_while_modules_load_is_one_line() -> None:
+    """From the first import on: here that of typer meets the signal."""
+    code = "\n".join(
+        [
+            "import os, signal, sys",
+            "class Finder:",
+            "    def find_spec(self, name, path=None, target=None):",
+            "        if name == 'typer':",
+            "            os.kill(os.getpid(), signal.SIGINT)",
+            "sys.meta_path.insert(0, Finder())",
+            "from amgen_cli.entry import main",
+            "main()",
+        ]
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (130, "amgen: interrupted\n")
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "load", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -218,6 +218,26 @@ def test_the_first_process_speaks_and_the_others_give_it_time(monkeypatch: pytes
     assert slept == [app.PATIENCE]
 
 
+def test_a_lost_process_is_noticed_by_any_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever operation met it, here one that no code of ours surrounds; each process that is left says so at once."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    def fail(*_: object) -> None:
+        raise torch.distributed.DistStoreError("Timed out after 4 seconds waiting for clients. 1/2 clients joined.")
+
+    monkeypatch.setattr(config, "load", fail)
+    with pytest.raises(torch.distributed.DistStoreError):
+        run_cli("train")  # alone, it is a mistake of ours
+    for variable, value in LAUNCHED.items():
+        monkeypatch.setenv(variable, value)
+    outcome = run_cli("train")
+    assert outcome.code == 76
+    assert outcome.err.startswith("amgen: process 1 stops because another of the 2 is lost (Timed out after 4 seconds")
+    assert outcome.err.count("\n") == 1
+    assert slept == []
+
+
 def test_three_processes_print_one_mistake_once() -> None:
     process = amgen_process("train", "digits", "--set", "training.imges=3", processes=3)
     _, errors = process.communicate(timeout=300)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from amgen import launch
 from amgen.errors import PeerLost, UserError
 from amgen.launch import TIMEOUT, timeout, world_size
 
@@ -46,7 +47,7 @@ class Processes:
             return cls(device=device)
         from accelerate import PartialState
 
-        with notice_lost_peers(count):
+        with notice_lost_peers(count, launch.rank()):
             state = PartialState(
                 cpu=device == "cpu" or not torch.accelerator.is_available(),
                 timeout=timedelta(seconds=timeout()),
@@ -110,7 +111,7 @@ def leave() -> None:
 
 
 @contextmanager
-def notice_lost_peers(count: int, rank: int | None = None) -> Iterator[None]:
+def notice_lost_peers(count: int, rank: int) -> Iterator[None]:
     """Turn the failure of an operation on all `count` processes into a line that says what happened.
 
     Raises:
@@ -121,12 +122,17 @@ def notice_lost_peers(count: int, rank: int | None = None) -> Iterator[None]:
     except RuntimeError as error:
         if count == 1 or not of_a_peer(error):
             raise
-        reason = reason_of(error)
-        raise PeerLost(
-            f"process {'' if rank is None else f'{rank} '}stops because another of the {count} is lost ({reason}): run the same "
-            f"command again; where one only needs longer, raise {TIMEOUT}={timeout()} (seconds)",
-            reason,
-        ) from None
+        raise lost(error, count, rank) from None
+
+
+def lost(error: RuntimeError, count: int, rank: int) -> PeerLost:
+    """Build the error for what the connection to the other processes raised."""
+    reason = reason_of(error)
+    return PeerLost(
+        f"process {rank} stops because another of the {count} is lost ({reason}): run the same command again; "
+        f"where one only needs longer, raise {TIMEOUT}={timeout()} (seconds), for amgen train training.timeout",
+        reason,
+    )
 
 
 def of_a_peer(error: RuntimeError) -> bool:

@@ -91,13 +91,14 @@ def run(arguments: Sequence[str]) -> int:
         if found is None or debug_requested():
             raise
         message, code = found
-        _report(message)
+        _report(message, certain=code == PeerLost.exit_code)
         return code
 
 
 def _explain(error: Exception) -> tuple[str, int] | None:
     """Return a line and an exit code for an exception that says enough by itself; None for a mistake of amgen's own."""
-    from amgen.errors import out_of_memory, short
+    from amgen.errors import PeerLost, out_of_memory, short
+    from amgen.launch import rank, world_size
     from amgen.wording import first_error
 
     # Typer's own usage errors; their class moved between releases, what they can do did not.
@@ -106,6 +107,11 @@ def _explain(error: Exception) -> tuple[str, int] | None:
         if (problem := first_error(error.__cause__)) and hasattr(error, "message"):
             error.message = problem
         return f"{' '.join(error.format_message().split())} (see {path} --help)", 2
+    if isinstance(error, RuntimeError) and "torch" in sys.modules and world_size() > 1:
+        from amgen.processes import lost, of_a_peer
+
+        if of_a_peer(error):  # where no operation of `Processes` is at fault, such as before they have met
+            return str(lost(error, world_size(), rank())), PeerLost.exit_code
     if out_of_memory(error):
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         return f"out of memory ({reason}): try a smaller --batch-size or -n, a smaller training.micro_batch, or another device", 1

@@ -177,6 +177,22 @@ def test_auto_measures_the_model(trained: Path, monkeypatch: pytest.MonkeyPatch)
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=0.35)  # batches are of equal size, so that one may be smaller than what fits
 
 
+def test_a_batch_far_larger_than_usual_is_measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a CPU's memory ends, the system ends the process, without an error. 4,000 bytes a sample, within half of what is free."""
+
+    def probe(batch: Sequence[int]) -> None:
+        torch.zeros(len(batch), 1000)
+
+    said: list[str] = []
+    monkeypatch.setattr(batching, "free_bytes", lambda device: 2 * 4_000 * 6_000)
+    found = [len(batch) for batch, _ in in_batches(list, range(20_000), 10_000_000, probe, CPU, say=said.append)]
+    assert found == [5_000] * 4
+    assert said == ["20,000 samples at a time do not fit the memory of cpu: taking 6,000"]
+    monkeypatch.setattr(batching, "free_bytes", lambda device: 2**50)
+    assert [len(batch) for batch, _ in in_batches(list, range(20_000), 10_000_000, probe, CPU, say=said.append)] == [20_000]
+    assert len(said) == 1
+
+
 @pytest.fixture
 def scarce(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Memory for three samples at a time, but for training."""

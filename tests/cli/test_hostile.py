@@ -94,6 +94,24 @@ def test_any_error_of_the_system_is_one_line(error: BaseException, code: int, li
     assert len(outcome.err) < 2200
 
 
+def test_an_interrupt_while_modules_load_is_one_line() -> None:
+    """From the first import on: here that of typer meets the signal."""
+    code = "\n".join(
+        [
+            "import os, signal, sys",
+            "class Finder:",
+            "    def find_spec(self, name, path=None, target=None):",
+            "        if name == 'typer':",
+            "            os.kill(os.getpid(), signal.SIGINT)",
+            "sys.meta_path.insert(0, Finder())",
+            "from amgen_cli.entry import main",
+            "main()",
+        ]
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (130, "amgen: interrupted\n")
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "load", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -198,6 +216,26 @@ def test_the_first_process_speaks_and_the_others_give_it_time(monkeypatch: pytes
     monkeypatch.setenv("RANK", "0")
     assert run_cli("train").err == "amgen: stopped\n"
     assert slept == [app.PATIENCE]
+
+
+def test_a_lost_process_is_noticed_by_any_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever operation met it, here one that no code of ours surrounds; each process that is left says so at once."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    def fail(*_: object) -> None:
+        raise torch.distributed.DistStoreError("Timed out after 4 seconds waiting for clients. 1/2 clients joined.")
+
+    monkeypatch.setattr(config, "load", fail)
+    with pytest.raises(torch.distributed.DistStoreError):
+        run_cli("train")  # alone, it is a mistake of ours
+    for variable, value in LAUNCHED.items():
+        monkeypatch.setenv(variable, value)
+    outcome = run_cli("train")
+    assert outcome.code == 76
+    assert outcome.err.startswith("amgen: process 1 stops because another of the 2 is lost (Timed out after 4 seconds")
+    assert outcome.err.count("\n") == 1
+    assert slept == []
 
 
 def test_three_processes_print_one_mistake_once() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from amgen import config
 from amgen.errors import UserError
 from amgen.paths import (
     AdaptiveTimes,
@@ -41,7 +42,16 @@ PATHS: dict[str, Callable[[], Path]] = {
     "torus": TorusPath,
 }
 AFFINE: dict[str, Callable[[], AffinePath]] = {"linear": LinearPath, "vp": VPPath, "trigonometric": TrigonometricPath}
-GUIDED = [name for name in PATHS if PATHS[name]().guided]
+GUIDED = [name for name in PATHS if "painting" in name or "resolution" in name or name in ("colourisation", "heat")]
+
+
+SECTIONS: dict[type[Path], Callable[[], object]] = {
+    VPPath: config.VPPathConfig,
+    SuperResolutionPath: config.SuperResolutionPathConfig,
+    InPaintingPath: config.InPaintingPathConfig,
+    ColourisationPath: config.ColourisationPathConfig,
+    HeatPath: config.HeatPathConfig,
+}
 
 
 def draw(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", count: int = 6) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -173,8 +183,10 @@ def test_vp_preserves_variance_and_matches_its_diffusion(dtype: torch.dtype) -> 
     r = 1 - t
     beta = lambda s: 0.1 + 19.9 * s  # noqa: E731
     torch.testing.assert_close(c.data.log(), -0.5 * r / 6 * (beta(0 * r) + 4 * beta(r / 2) + beta(r)))
-    with pytest.raises(UserError, match="expected 0 < beta_min"):
-        VPPath(2.0, 1.0)
+    torch.testing.assert_close(VPPath(1.0, 1.0).coefficients(t).data, (-0.5 * r).exp())
+    for rates in ((2.0, 1.0), (0.0, 1.0)):
+        with pytest.raises(UserError, match="expected 0 < beta_min"):
+            VPPath(*rates)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 5])
@@ -263,6 +275,22 @@ def test_torus_is_uniform_at_the_start_whatever_the_data(dtype: torch.dtype) -> 
             angle = 2 * math.pi * frequency * x / path.PERIOD
             for wave in (angle.cos(), angle.sin()):
                 assert wave.mean().abs() < 4 * (0.5 / wave.numel()) ** 0.5
+
+
+def test_paths_have_the_defaults_of_the_configuration() -> None:
+    """Built from a section without options or by hand, a path is the same; only image-to-image ones are guided."""
+    built = {
+        VPPath: ("beta_min", "beta_max"),
+        SuperResolutionPath: ("factor",),
+        InPaintingPath: ("region",),
+        ColourisationPath: ("noise",),
+        HeatPath: ("blur", "noise"),
+    }
+    for made, options in built.items():
+        for option in options:
+            assert getattr(made(), option) == getattr(SECTIONS[made](), option), (made, option)
+    assert [name for name in PATHS if PATHS[name]().guided] == GUIDED
+    assert [PATHS[name]().choices for name in ("in-painting half", "in-painting box", "in-painting mask", "linear")] == [1, 4, 0, 0]
 
 
 @pytest.mark.parametrize("name", GUIDED)

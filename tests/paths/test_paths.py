@@ -293,6 +293,33 @@ def test_paths_have_the_defaults_of_the_configuration() -> None:
     assert [PATHS[name]().choices for name in ("in-painting half", "in-painting box", "in-painting mask", "linear")] == [1, 4, 0, 0]
 
 
+@pytest.mark.parametrize("name", PATHS)
+def test_conditions_have_the_channels_that_the_network_is_built_for(name: str, dtype: torch.dtype) -> None:
+    path = PATHS[name]()
+    _, data, choices = draw(path, dtype)
+    condition = path.given(data, choices).condition
+    assert path.condition_channels(3) == (0 if condition is None else condition.shape[1])
+    assert (condition is None) == (name not in GUIDED)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_samples_carry_what_belongs_to_them(name: str, dtype: torch.dtype) -> None:
+    """The density that times were drawn from, 1 by default, labels and keys, and both ends, of which the later is the data."""
+    path = PATHS[name]()
+    noise, data, choices = draw(path, dtype)
+    t, density, label = torch.rand(6, dtype=dtype), torch.rand(6, dtype=dtype), torch.arange(6)
+    keys = torch.arange(12, dtype=torch.int32).reshape(6, 2)
+    plain, full = path.sample(t, noise, data, choices=choices), path.sample(t, noise, data, density, label, choices, keys)
+    assert torch.equal(plain.density, torch.ones_like(t))
+    assert plain.label is plain.keys is plain.boundary.label is plain.boundary.keys is None
+    assert (plain.score is None) == isinstance(path, TorusPath)
+    for found, expected in ((full.density, density), (full.label, label), (full.keys, keys), (full.boundary.end, data), (full.t, t)):
+        assert torch.equal(found, expected)  # type: ignore[arg-type]
+    assert full.boundary.label is full.label
+    assert full.boundary.keys is full.keys
+    assert full.boundary.condition is full.given.condition
+
+
 @pytest.mark.parametrize("name", GUIDED)
 def test_guided_paths_ask_for_images(name: str) -> None:
     with pytest.raises(UserError, match="give the images to start from"):

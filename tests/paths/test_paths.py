@@ -343,6 +343,23 @@ def test_masses_move_from_one_histogram_to_the_other(interpolation: str, dtype: 
     assert float(masses(torch.tensor([0.5]), torch.tensor([0]))[0]) == pytest.approx(middle)
 
 
+def test_samples_are_weighed_by_the_classes_of_their_own_pairs() -> None:
+    """The interior by m_t of its classes, the ends by m_0 and m_1 of theirs, which are the same ones unless given."""
+    masses = Masses([1, 1], [3, 1], [1, 3])
+    t, interior, ends = torch.tensor([0.0, 0.5]), torch.tensor([0, 1]), torch.tensor([1, 1])
+    sample = LinearPath().sample(t, torch.randn(2, 3), torch.randn(2, 3))
+    same, other = masses.weigh(sample, interior), masses.weigh(sample, interior, ends)
+    for found, start, end in ((same, [1.5, 0.5], [0.5, 1.5]), (other, [0.5, 0.5], [1.5, 1.5])):
+        assert found.mass is not None
+        assert found.growth is not None
+        assert found.boundary.start_mass is not None
+        assert found.boundary.end_mass is not None
+        assert found.mass.tolist() == pytest.approx([1.5, 1.0])
+        assert found.growth.tolist() == pytest.approx([-1 / 1.5, 1.0])
+        assert found.boundary.start_mass.tolist() == pytest.approx(start)
+        assert found.boundary.end_mass.tolist() == pytest.approx(end)
+
+
 def test_masses_default_to_the_data_and_refuse_what_does_not_fit() -> None:
     masses = Masses([1, 3], None, [1, 1])
     assert masses.start.tolist() == [1, 1]

@@ -293,6 +293,17 @@ def test_paths_have_the_defaults_of_the_configuration() -> None:
     assert [PATHS[name]().choices for name in ("in-painting half", "in-painting box", "in-painting mask", "linear")] == [1, 4, 0, 0]
 
 
+def test_sizes_that_are_none_are_refused() -> None:
+    for make, message in (
+        (lambda: ColourisationPath(0.0), "path.noise=0.0: expected a positive number"),
+        (lambda: SuperResolutionPath(1), "path.factor=1: expected at least 2"),
+        (lambda: InPaintingPath("mask"), "path.region='mask': expected half, box, or mask together with a mask"),
+        (lambda: InPaintingPath("half", MASK), "together with a mask"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make()
+
+
 @pytest.mark.parametrize("name", PATHS)
 def test_conditions_have_the_channels_that_the_network_is_built_for(name: str, dtype: torch.dtype) -> None:
     path = PATHS[name]()

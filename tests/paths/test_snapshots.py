@@ -68,6 +68,18 @@ def test_samples_carry_masses_and_both_ends() -> None:
     torch.testing.assert_close(SnapshotPath(TIMES, 0.1).prior(noise, data), data[:, 0, :-1] + 0.1 * noise)
 
 
+def test_generation_starts_from_the_first_time() -> None:
+    """From its points and, where masses count, with its masses; the chains have to be given."""
+    data, path = chains(4), SnapshotPath(TIMES, weighted=True)
+    assert path.guided
+    assert torch.equal(path.shown(data, Given()), data[:, 0, :2])
+    start = path.start_mass(data)
+    assert start is not None
+    assert torch.equal(start, data[:, 0, 2])
+    assert path.start_mass(None) is None
+    assert SnapshotPath(TIMES).start_mass(data) is None
+
+
 def test_on_a_torus_lines_go_the_shorter_way() -> None:
     """From 1.9 to -1.9 with period 4 it is 0.2 forward, through the seam."""
     data = torch.tensor([[[1.9, 1.0], [-1.9, 1.0]]], dtype=torch.float64)

@@ -431,6 +431,14 @@ def test_adaptive_density_follows_the_deviation_of_the_loss() -> None:
     assert float(density.mean()) == pytest.approx(1)
 
 
+def test_adaptive_times_forget() -> None:
+    """After three steps of one loss the first counts memory^2, the second memory: counts, sums and squares in the bins of their times."""
+    times = AdaptiveTimes(bins=2, memory=0.5)
+    for t, value in ((0.2, 2.0), (0.3, 4.0), (0.9, 3.0)):
+        times.learn(times.statistics(torch.tensor([t]), torch.tensor([value])))
+    assert times.state() == [[0.75, 1.0], [0.25 * 2 + 0.5 * 4, 3.0], [0.25 * 4 + 0.5 * 16, 9.0]]
+
+
 def test_adaptive_times_lower_the_variance() -> None:
     """The mean of a loss of deviation 1 + 4 t is steadier than with uniform times: a variance of 9 instead of 10.3 for each sample."""
     times = learned()

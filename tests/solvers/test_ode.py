@@ -126,6 +126,7 @@ def test_adaptive_solvers_stay_within_the_path(name: str, backward: bool) -> Non
 def test_grids() -> None:
     assert StepGrid(4).times() == [0, 0.25, 0.5, 0.75, 1]
     assert StepGrid(2, "polynomial", 3.0).times() == pytest.approx([0, 7 / 8, 1])
+    assert StepGrid(4, "polynomial").times() == pytest.approx([0, 7 / 16, 3 / 4, 15 / 16, 1])
     assert StepGrid(4, "cosine").times() == pytest.approx([0, 0.5 - 0.5**1.5, 0.5, 0.5 + 0.5**1.5, 1])
     for kind in GRIDS:
         times = StepGrid(9, kind).times()

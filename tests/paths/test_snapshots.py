@@ -32,6 +32,8 @@ def test_the_path_passes_through_the_snapshots() -> None:
     assert path.times.tolist() == pytest.approx(PLACES)
     for place, time in enumerate(PLACES):
         torch.testing.assert_close(at(path, time, data)[0], data[:, place, :-1], rtol=0, atol=1e-12)
+    following = (data[:, 2, :-1] - data[:, 1, :-1]) / 0.8
+    torch.testing.assert_close(at(path, float(path.times[1]), data)[1], following)  # at a snapshot it leaves, from there to the next
     torch.testing.assert_close(at(path, 0.6, data)[0], 0.5 * (data[:, 1, :-1] + data[:, 2, :-1]), rtol=0, atol=1e-12)
 
 

@@ -277,6 +277,7 @@ def test_convex_costs_are_finite_at_rest(power: float) -> None:
     (gradient,) = torch.autograd.grad(ConvexCost(power).gap(y, torch.randn(3, 4)).sum(), y)
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
+    assert (ConvexCost(power).conjugate(torch.zeros(3, 4)) < 1e-8).all()  # eps^q, the most for q = 4/3
 
 
 def test_laplacian_by_probes_is_unbiased_and_exact_without_them(dtype: torch.dtype) -> None:
@@ -294,6 +295,73 @@ def test_laplacian_by_probes_is_unbiased_and_exact_without_them(dtype: torch.dty
     torch.testing.assert_close(2 * (loss(replace(sample, probes=signs)).loss - without(sample).loss), expected)
     one = 2 * (loss(replace(sample, probes=signs[:, :1])).loss - without(sample).loss)
     assert not torch.allclose(one, expected)
+
+
+@pytest.mark.parametrize("weight", ["constant", "1-t"])
+@pytest.mark.parametrize("name", ["balanced", "entropic", "unbalanced"])
+def test_losses_are_the_formulas(name: str, weight: str, dtype: torch.dtype) -> None:
+    """Sample by sample against plain autograd of the formulas at the head of the module, to rounding; Laplacians from Hessians.
+
+    With masses and growth for unbalanced dynamics, and without, where they are 1 and 0.
+    """
+    kind, path, action = KINDS[name], problem(name), with_offset(small_action(DIMENSION, dtype))
+    time_weight = TimeWeight(TIME_WEIGHTS[weight])
+    drawn = draw(name, 6, dtype)
+    hessians = [torch.autograd.functional.hessian(lambda p, i=i: action(drawn.t[i : i + 1], p[None])[0], drawn.x[i]) for i in range(6)]
+    laplacian = torch.stack([hessian.trace() for hessian in hessians])
+    for sample in (drawn, replace(drawn, mass=None, growth=None)):
+        mass = torch.ones_like(sample.t) if sample.mass is None else sample.mass
+        growth = torch.zeros_like(sample.t) if sample.growth is None else sample.growth
+        t, x = sample.t.clone().requires_grad_(), sample.x.clone().requires_grad_()
+        s = action(t, x)
+        rate, y = torch.autograd.grad(s.sum(), [t, x])
+        target, interior = sample.velocity, 0.5 * y.square().sum(dim=1) + rate
+        w, slope = (torch.ones_like(t), torch.zeros_like(t)) if weight == "constant" else (1 - t, -torch.ones_like(t))
+        if isinstance(kind, Entropic):
+            assert sample.score is not None
+            variance = (1.2 * (1 - sample.t)) ** 2
+            target = target + 0.5 * variance[:, None] * sample.score
+            interior = interior + 0.5 * variance * laplacian
+        regression = 0.5 * (y - target).square().sum(dim=1)
+        if isinstance(kind, Unbalanced):
+            interior = interior + 0.5 * 0.7 * s.square()
+            regression = regression + 0.5 * 0.7 * (s - growth / 0.7) ** 2
+        ends = sample.boundary
+        start = action(torch.zeros_like(t), ends.start) * (1 if ends.start_mass is None else ends.start_mass)
+        end = action(torch.ones_like(t), ends.end) * (1 if ends.end_mass is None else ends.end_mass)
+        boundary = start - end * (weight == "constant")
+        found = {form: FORMS[form](action, path, kind, time_weight)(sample) for form in FORMS}
+        torch.testing.assert_close(found["conditional"].loss, mass * w * regression)
+        torch.testing.assert_close(found["marginal"].loss, boundary + mass * (w * interior + slope * s))
+        for terms in found.values():
+            torch.testing.assert_close(terms.loss - terms.terms.get("boundary", 0), terms.interior)
+
+
+def test_what_belongs_to_a_pair_goes_to_both_of_its_ends() -> None:
+    """Labels, conditions and keys of the boundary: once for t = 0 and once for t = 1, each beside its own points."""
+    seen: list[tuple[Tensor, ...]] = []
+
+    class Spy(torch.nn.Module):
+        def forward(
+            self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        ) -> Tensor:
+            assert label is not None
+            assert condition is not None
+            assert keys is not None
+            seen.append((t, x, label, condition, keys))
+            return (x**2).flatten(1).sum(dim=1) * t
+
+    noise, data, condition = torch.randn(3, 4, 1, 2, 2).unbind()
+    label, keys = torch.arange(4), torch.arange(8, dtype=torch.int32).reshape(4, 2)
+    sample = LinearPath().sample(torch.rand(4), noise, data, label=label, keys=keys)
+    given = replace(sample, given=Given(condition), boundary=replace(sample.boundary, condition=condition))
+    MarginalLoss(Spy(), LinearPath())(given)  # type: ignore[arg-type]
+    t, *parts = seen[-1]
+    assert t.tolist() == [0] * 4 + [1] * 4
+    for part, expected in zip(
+        parts, (torch.cat([noise, data]), label.repeat(2), condition.repeat(2, 1, 1, 1), keys.repeat(2, 1)), strict=True
+    ):
+        assert torch.equal(part, expected)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from amgen import config
 from amgen.errors import UserError
 from amgen.paths import (
     AdaptiveTimes,
@@ -41,7 +42,16 @@ PATHS: dict[str, Callable[[], Path]] = {
     "torus": TorusPath,
 }
 AFFINE: dict[str, Callable[[], AffinePath]] = {"linear": LinearPath, "vp": VPPath, "trigonometric": TrigonometricPath}
-GUIDED = [name for name in PATHS if PATHS[name]().guided]
+GUIDED = [name for name in PATHS if "painting" in name or "resolution" in name or name in ("colourisation", "heat")]
+
+
+SECTIONS: dict[type[Path], Callable[[], object]] = {
+    VPPath: config.VPPathConfig,
+    SuperResolutionPath: config.SuperResolutionPathConfig,
+    InPaintingPath: config.InPaintingPathConfig,
+    ColourisationPath: config.ColourisationPathConfig,
+    HeatPath: config.HeatPathConfig,
+}
 
 
 def draw(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", count: int = 6) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -173,8 +183,10 @@ def test_vp_preserves_variance_and_matches_its_diffusion(dtype: torch.dtype) -> 
     r = 1 - t
     beta = lambda s: 0.1 + 19.9 * s  # noqa: E731
     torch.testing.assert_close(c.data.log(), -0.5 * r / 6 * (beta(0 * r) + 4 * beta(r / 2) + beta(r)))
-    with pytest.raises(UserError, match="expected 0 < beta_min"):
-        VPPath(2.0, 1.0)
+    torch.testing.assert_close(VPPath(1.0, 1.0).coefficients(t).data, (-0.5 * r).exp())
+    for rates in ((2.0, 1.0), (0.0, 1.0)):
+        with pytest.raises(UserError, match="expected 0 < beta_min"):
+            VPPath(*rates)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 5])
@@ -265,6 +277,62 @@ def test_torus_is_uniform_at_the_start_whatever_the_data(dtype: torch.dtype) -> 
                 assert wave.mean().abs() < 4 * (0.5 / wave.numel()) ** 0.5
 
 
+def test_paths_have_the_defaults_of_the_configuration() -> None:
+    """Built from a section without options or by hand, a path is the same; only image-to-image ones are guided."""
+    built = {
+        VPPath: ("beta_min", "beta_max"),
+        SuperResolutionPath: ("factor",),
+        InPaintingPath: ("region",),
+        ColourisationPath: ("noise",),
+        HeatPath: ("blur", "noise"),
+    }
+    for made, options in built.items():
+        for option in options:
+            assert getattr(made(), option) == getattr(SECTIONS[made](), option), (made, option)
+    for option in ("bins", "memory", "floor"):
+        assert getattr(AdaptiveTimes(), option) == getattr(config.AdaptiveTimesConfig(), option)
+    assert [name for name in PATHS if PATHS[name]().guided] == GUIDED
+    assert [PATHS[name]().choices for name in ("in-painting half", "in-painting box", "in-painting mask", "linear")] == [1, 4, 0, 0]
+
+
+def test_sizes_that_are_none_are_refused() -> None:
+    for make, message in (
+        (lambda: ColourisationPath(0.0), "path.noise=0.0: expected a positive number"),
+        (lambda: SuperResolutionPath(1), "path.factor=1: expected at least 2"),
+        (lambda: InPaintingPath("mask"), "path.region='mask': expected half, box, or mask together with a mask"),
+        (lambda: InPaintingPath("half", MASK), "together with a mask"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make()
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_conditions_have_the_channels_that_the_network_is_built_for(name: str, dtype: torch.dtype) -> None:
+    path = PATHS[name]()
+    _, data, choices = draw(path, dtype)
+    condition = path.given(data, choices).condition
+    assert path.condition_channels(3) == (0 if condition is None else condition.shape[1])
+    assert (condition is None) == (name not in GUIDED)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_samples_carry_what_belongs_to_them(name: str, dtype: torch.dtype) -> None:
+    """The density that times were drawn from, 1 by default, labels and keys, and both ends, of which the later is the data."""
+    path = PATHS[name]()
+    noise, data, choices = draw(path, dtype)
+    t, density, label = torch.rand(6, dtype=dtype), torch.rand(6, dtype=dtype), torch.arange(6)
+    keys = torch.arange(12, dtype=torch.int32).reshape(6, 2)
+    plain, full = path.sample(t, noise, data, choices=choices), path.sample(t, noise, data, density, label, choices, keys)
+    assert torch.equal(plain.density, torch.ones_like(t))
+    assert plain.label is plain.keys is plain.boundary.label is plain.boundary.keys is None
+    assert (plain.score is None) == isinstance(path, TorusPath)
+    for found, expected in ((full.density, density), (full.label, label), (full.keys, keys), (full.boundary.end, data), (full.t, t)):
+        assert torch.equal(found, expected)  # type: ignore[arg-type]
+    assert full.boundary.label is full.label
+    assert full.boundary.keys is full.keys
+    assert full.boundary.condition is full.given.condition
+
+
 @pytest.mark.parametrize("name", GUIDED)
 def test_guided_paths_ask_for_images(name: str) -> None:
     with pytest.raises(UserError, match="give the images to start from"):
@@ -286,6 +354,23 @@ def test_masses_move_from_one_histogram_to_the_other(interpolation: str, dtype: 
     torch.testing.assert_close(growth, (later.log() - earlier.log()) / 2e-5, rtol=0, atol=1e-8)
     middle = {"linear": (2.0 + 3.2) / 2, "geometric": (2.0 * 3.2) ** 0.5}[interpolation]
     assert float(masses(torch.tensor([0.5]), torch.tensor([0]))[0]) == pytest.approx(middle)
+
+
+def test_samples_are_weighed_by_the_classes_of_their_own_pairs() -> None:
+    """The interior by m_t of its classes, the ends by m_0 and m_1 of theirs, which are the same ones unless given."""
+    masses = Masses([1, 1], [3, 1], [1, 3])
+    t, interior, ends = torch.tensor([0.0, 0.5]), torch.tensor([0, 1]), torch.tensor([1, 1])
+    sample = LinearPath().sample(t, torch.randn(2, 3), torch.randn(2, 3))
+    same, other = masses.weigh(sample, interior), masses.weigh(sample, interior, ends)
+    for found, start, end in ((same, [1.5, 0.5], [0.5, 1.5]), (other, [0.5, 0.5], [1.5, 1.5])):
+        assert found.mass is not None
+        assert found.growth is not None
+        assert found.boundary.start_mass is not None
+        assert found.boundary.end_mass is not None
+        assert found.mass.tolist() == pytest.approx([1.5, 1.0])
+        assert found.growth.tolist() == pytest.approx([-1 / 1.5, 1.0])
+        assert found.boundary.start_mass.tolist() == pytest.approx(start)
+        assert found.boundary.end_mass.tolist() == pytest.approx(end)
 
 
 def test_masses_default_to_the_data_and_refuse_what_does_not_fit() -> None:
@@ -344,6 +429,14 @@ def test_adaptive_density_follows_the_deviation_of_the_loss() -> None:
     deviation = 1 + 4 * (torch.arange(8, dtype=torch.float64) + 0.5) / 8
     torch.testing.assert_close(density, 0.05 + 0.95 * deviation / deviation.mean(), rtol=0.16, atol=0)
     assert float(density.mean()) == pytest.approx(1)
+
+
+def test_adaptive_times_forget() -> None:
+    """After three steps of one loss the first counts memory^2, the second memory: counts, sums and squares in the bins of their times."""
+    times = AdaptiveTimes(bins=2, memory=0.5)
+    for t, value in ((0.2, 2.0), (0.3, 4.0), (0.9, 3.0)):
+        times.learn(times.statistics(torch.tensor([t]), torch.tensor([value])))
+    assert times.state() == [[0.75, 1.0], [0.25 * 2 + 0.5 * 4, 3.0], [0.25 * 4 + 0.5 * 16, 9.0]]
 
 
 def test_adaptive_times_lower_the_variance() -> None:

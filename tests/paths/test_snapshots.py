@@ -32,6 +32,8 @@ def test_the_path_passes_through_the_snapshots() -> None:
     assert path.times.tolist() == pytest.approx(PLACES)
     for place, time in enumerate(PLACES):
         torch.testing.assert_close(at(path, time, data)[0], data[:, place, :-1], rtol=0, atol=1e-12)
+    following = (data[:, 2, :-1] - data[:, 1, :-1]) / 0.8
+    torch.testing.assert_close(at(path, float(path.times[1]), data)[1], following)  # at a snapshot it leaves, from there to the next
     torch.testing.assert_close(at(path, 0.6, data)[0], 0.5 * (data[:, 1, :-1] + data[:, 2, :-1]), rtol=0, atol=1e-12)
 
 
@@ -66,6 +68,18 @@ def test_samples_carry_masses_and_both_ends() -> None:
     plain = SnapshotPath(TIMES).sample(t, noise, data)
     assert plain.mass is plain.growth is plain.score is plain.boundary.start_mass is None
     torch.testing.assert_close(SnapshotPath(TIMES, 0.1).prior(noise, data), data[:, 0, :-1] + 0.1 * noise)
+
+
+def test_generation_starts_from_the_first_time() -> None:
+    """From its points and, where masses count, with its masses; the chains have to be given."""
+    data, path = chains(4), SnapshotPath(TIMES, weighted=True)
+    assert path.guided
+    assert torch.equal(path.shown(data, Given()), data[:, 0, :2])
+    start = path.start_mass(data)
+    assert start is not None
+    assert torch.equal(start, data[:, 0, 2])
+    assert path.start_mass(None) is None
+    assert SnapshotPath(TIMES).start_mass(data) is None
 
 
 def test_on_a_torus_lines_go_the_shorter_way() -> None:

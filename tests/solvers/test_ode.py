@@ -43,6 +43,22 @@ def test_order_of_convergence(name: str, kind: str, reference: Tensor) -> None:
     assert abs(slope - FIXED_STEP[name].order) < 0.15, errors
 
 
+def test_orders_are_those_of_the_methods() -> None:
+    """As the literature names them; what is declared is measured above and could be another method's."""
+    orders = {"ab2": 2, "ab3": 3, "euler": 1, "heun": 2, "midpoint": 2, "ralston": 2, "rk4": 4}
+    assert {name: solver.order for name, solver in FIXED_STEP.items()} == orders
+    assert {name: solver.order for name, solver in ADAPTIVE.items()} == {"adaptive-heun": 2, "bosh3": 3, "dopri5": 5, "dopri8": 8}
+
+
+def test_stages_lie_where_the_methods_put_them() -> None:
+    """Times of a single step from 0 to 1, from Butcher's tableaux; some orders forgive another place of the first stage."""
+    places = {"euler": [0.0], "midpoint": [0, 0.5], "heun": [0.0, 1.0], "ralston": [0.0, 2 / 3], "rk4": [0, 0.5, 0.5, 1]}
+    for name, expected in places.items():
+        times: list[float] = []
+        make(name, 1).solve(lambda t, x, times=times: times.append(t) or x, START)  # type: ignore[misc,func-returns-value]
+        assert times == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_adaptive_error_follows_the_tolerance(name: str, reference: Tensor) -> None:
     """The tolerance bounds the error of a step; over the whole way it stays within 300 times that, and falls with it."""
@@ -110,6 +126,7 @@ def test_adaptive_solvers_stay_within_the_path(name: str, backward: bool) -> Non
 def test_grids() -> None:
     assert StepGrid(4).times() == [0, 0.25, 0.5, 0.75, 1]
     assert StepGrid(2, "polynomial", 3.0).times() == pytest.approx([0, 7 / 8, 1])
+    assert StepGrid(4, "polynomial").times() == pytest.approx([0, 7 / 16, 3 / 4, 15 / 16, 1])
     assert StepGrid(4, "cosine").times() == pytest.approx([0, 0.5 - 0.5**1.5, 0.5, 0.5 + 0.5**1.5, 1])
     for kind in GRIDS:
         times = StepGrid(9, kind).times()

@@ -113,6 +113,27 @@ def test_weak_order(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SDE_SOLVERS)
+def test_observers_see_every_step_and_drifts_are_as_declared(name: str) -> None:
+    """The start, every time of the grid and the end; drifts within [0, 1] alone, as many a step as the class says."""
+    calls: list[float] = []
+    seen: list[tuple[float, Tensor]] = []
+
+    def drift(t: float, x: Tensor) -> Tensor:
+        calls.append(t)
+        return -x
+
+    start, grid = torch.ones(2, 1, dtype=torch.float64), StepGrid(4)
+    brownian = BrownianMotion(0, range(2), (1,), dtype=torch.float64)
+    end = SDE_SOLVERS[name](grid).solve(drift, lambda t, x: x.new_full((), 0.1), brownian, start, lambda t, x: seen.append((t, x)))
+    assert [t for t, _ in seen] == grid.times()
+    assert torch.equal(seen[0][1], start)
+    assert torch.equal(seen[-1][1], end)
+    assert len(calls) == 4 * SDE_SOLVERS[name].evaluations
+    assert (min(calls), max(calls) <= 1) == (0, True)
+    assert torch.equal(SDE_SOLVERS[name](grid).solve(drift, lambda t, x: x.new_full((), 0.1), brownian, start), end)
+
+
+@pytest.mark.parametrize("name", SDE_SOLVERS)
 def test_mean_and_variance(name: str) -> None:
     """Of the linear equation, sampled: 2,000 paths, 5 standard errors and the bias of 128 steps."""
     solver = make_solver(name, StepGrid(128), 1)

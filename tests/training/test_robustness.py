@@ -349,6 +349,8 @@ def test_no_memory_says_what_to_lower(place: str, tmp_path: Path, monkeypatch: p
         ("coupling.group=1000000000", "16384"),
         ("data.workers=100000", "256"),
         ("times.bins=1000000000", "65536"),
+        ("training.images=1" + 400 * "0", "1000000000000000"),
+        ("training.warmup_images=1" + 400 * "0", "1000000000000000"),
     ],
 )
 def test_sizes_out_of_all_proportion_are_refused(override: str, bound: str, tmp_path: Path) -> None:

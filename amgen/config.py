@@ -22,7 +22,7 @@ from amgen.errors import UserError, short, unknown
 from amgen.wording import KINDS, check_sections, first_problem, section_expected, sections
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=10**15)]  # beyond any use, and within what a float counts exactly
 Share = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, le=1e12)]
 """How fast something is forgotten: below 1 what is left of it after a step, at 1 and above its half-life in images."""
@@ -495,7 +495,7 @@ class TrainingConfig(Section):
     learning_rate: float = Field(1e-3, gt=0, description="Step size after the warm-up.")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="Adam's decay rates.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (adamw alone).")
-    warmup_images: int = Field(0, ge=0, description="Images over which the learning rate rises linearly from 0.")
+    warmup_images: int = Field(0, ge=0, le=10**15, description="Images over which the learning rate rises linearly from 0.")
     decay: float = Field(0.0, ge=0, le=1, description="Last share of the run, over which the learning rate falls linearly to 0.")
     clip: float | None = Field(1.0, gt=0, description="Largest global norm of the gradient; null for no clipping.")
     ema: Annotated[list[Rate], Field(min_length=1)] = Field(
@@ -508,7 +508,7 @@ class TrainingConfig(Section):
     compile: bool = Field(False, description="Compile the whole loss with torch.compile.", json_schema_extra=MAY_CHANGE)
     device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU where there is one.", json_schema_extra=MAY_CHANGE)
     log_every: Positive = Field(6_400, description="Images between lines of metrics.jsonl.", json_schema_extra=MAY_CHANGE)
-    sample_every: int = Field(50_000, ge=0, description="Images between sample grids; 0 for none.", json_schema_extra=MAY_CHANGE)
+    sample_every: int = Field(50_000, ge=0, le=10**15, description="Images between sample grids; 0 for none.", json_schema_extra=MAY_CHANGE)
     checkpoint_every: Positive = Field(50_000, description="Images between checkpoints.", json_schema_extra=MAY_CHANGE)
     checkpoint_activations: bool = Field(
         False, description="Compute activations anew in the backward passes instead of keeping them.", json_schema_extra=MAY_CHANGE
@@ -525,6 +525,7 @@ class TrainingConfig(Section):
     keep_every: int = Field(
         0,
         ge=0,
+        le=10**15,
         description="Also keep checkpoints at multiples of this many images; 0 for none.",
         json_schema_extra=MAY_CHANGE,
     )
@@ -617,7 +618,7 @@ class EvaluationConfig(Section):
     """Scores measured while training. The averaged weights of the first rate are scored; the best ones are kept as checkpoints/best."""
 
     every: int = Field(
-        0, ge=0, description="Images between evaluations, 0 for none; the end of the run counts.", json_schema_extra=MAY_CHANGE
+        0, ge=0, le=10**15, description="Images between evaluations, 0 for none; the end of the run counts.", json_schema_extra=MAY_CHANGE
     )
     features: str = Field("inception", description="Features, as for amgen eval-fid.", json_schema_extra=MAY_CHANGE)
     metrics: tuple[Literal["fid", "kid", "is", "prc", "nearest"], ...] = Field(

@@ -14,6 +14,7 @@ from amgen import config
 from amgen.build import build_action, build_loss, build_path
 from amgen.losses import ActionMatchingLoss
 from amgen.paths import PathSample
+from amgen.precision import tf32
 
 
 def main() -> None:
@@ -41,11 +42,11 @@ def main() -> None:
 
 def layer_errors(loss: ActionMatchingLoss, sample: PathSample, dtype: torch.dtype | None) -> dict[str, float]:
     """Return |g - g32| / |g32| of each layer's gradient g in mixed precision (None: tf32), and of `all` together."""
-    whole = gradients(loss, sample)
+    with tf32(False):  # torch by itself allows it in convolutions
+        whole = gradients(loss, sample)
     if dtype is None:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        low = gradients(loss, sample)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        with tf32(True):
+            low = gradients(loss, sample)
     else:
         with torch.autocast(sample.x.device.type, dtype):
             low = gradients(loss, sample)

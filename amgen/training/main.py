@@ -3,10 +3,10 @@
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,12 +17,14 @@ from rich.console import Console
 from amgen.config import Config, SimulatedConfig, change
 from amgen.data import ImageDataset, SnapshotDataset, open_dataset
 from amgen.data.sources import NAMED
-from amgen.errors import UserError
+from amgen.errors import AmgenError, UserError
 from amgen.files import make_folder
 from amgen.training.peers import explain_failures, notice_lost_peers, refuse_sharding
 from amgen.training.run import hold, prepare_run
 from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers
 from amgen.training.trainer import Trainer
+
+T = TypeVar("T")
 
 
 def train(config: Config, run: Path, restart: bool = False, console: Console | None = None) -> None:
@@ -60,8 +62,28 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     config = _with_absolute_paths(config)
     dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
-    with hold(run, say) if accelerator.is_main_process else nullcontext():
-        _train(config, dataset, run, restart, accelerator, console, say)
+    with ExitStack() as stack:
+
+        def open_run() -> Path | None:
+            stack.enter_context(hold(run, say))
+            return prepare_run(run, config, restart)
+
+        _train(config, dataset, run, _from_main(accelerator, open_run), accelerator, console, say)
+
+
+def _from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Return in every process what work in the main one gave, which alone touches the run directory, or raise what it raised."""
+    found: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            found = [work()]
+        except AmgenError as error:
+            found = [error]
+    result = broadcast_object_list(found)[0]
+    if isinstance(result, AmgenError):
+        result.collective = True  # so that one line says it, and nobody waits
+        raise result
+    return result
 
 
 def _speaker(console: Console, main: bool) -> Callable[[str], None]:
@@ -80,16 +102,13 @@ def _train(
     config: Config,
     dataset: ImageDataset | SnapshotDataset,
     run: Path,
-    restart: bool,
+    checkpoint: Path | None,
     accelerator: Accelerator,
     console: Console,
     say: Callable[[str], None],
 ) -> None:
     """Train once processes and data are there, and nobody else is at work in the run directory."""
     options = config.training
-    # The main process alone touches the folder; the others learn what it found there.
-    found = [prepare_run(run, config, restart)] if accelerator.is_main_process else [None]
-    checkpoint = broadcast_object_list(found)[0]
     with explain_failures(accelerator.device, 0, config.data.workers):
         trainer = Trainer(config, dataset, run, accelerator, console)
     say(
@@ -132,6 +151,10 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _absolute(path: str | None) -> str | None:
     """Return the absolute path of what there is; names of data sets, and what there is not, stay as they are."""
-    if path is None or path in NAMED or not Path(path).expanduser().exists():
+    if path is None or path in NAMED:
         return path
-    return str(Path(path).expanduser().absolute())
+    try:
+        place = Path(path).expanduser().absolute()
+        return str(place) if place.exists() else path
+    except (OSError, ValueError, RuntimeError):  # no name that a file can have: whoever opens it says so
+        return path

@@ -40,7 +40,9 @@ def start_trackers(accelerator: Accelerator, config: Config, run: Path, images: 
         name = folder / "wandb-id"
         if not name.exists():
             write_text(name, secrets.token_hex(4))
-        settings["wandb"] = {"dir": str(folder), "id": name.read_text(), "name": run.name, "resume": "allow"}
+        settings["wandb"] = {"dir": str(folder), "id": name.read_text(), "name": run.name}
+        if not _wandb_is_offline():  # there is nothing to resume there, and wandb 0.31 that is asked to records nothing at all
+            settings["wandb"]["resume"] = "allow"
     try:
         accelerator.init_trackers("amgen", init_kwargs=settings)
     except Exception as error:  # of whatever classes the trackers have
@@ -49,6 +51,12 @@ def start_trackers(accelerator: Accelerator, config: Config, run: Path, images: 
             f"training.trackers={config.training.trackers} cannot be started ({type(error).__name__}: {reason}): "
             "mend that (wandb login, or WANDB_MODE=offline), or leave it out"
         ) from None
+
+
+def _wandb_is_offline() -> bool:
+    import wandb
+
+    return wandb.setup().settings.mode == "offline"
 
 
 def finish_trackers(accelerator: Accelerator) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from amgen import checkpoints, config
 from amgen.data import TrainingStream, open_dataset
 from amgen.errors import Diverged, Interrupted, UserError
 from amgen.files import locked, sha256
+from amgen.training import main
 from amgen.training.interrupts import catch_signals
 from amgen.training.main import train
 from amgen.training.peers import CarefulProcesses, forgiving
@@ -347,6 +349,8 @@ def test_no_memory_says_what_to_lower(place: str, tmp_path: Path, monkeypatch: p
         ("coupling.group=1000000000", "16384"),
         ("data.workers=100000", "256"),
         ("times.bins=1000000000", "65536"),
+        ("training.images=1" + 400 * "0", "1000000000000000"),
+        ("training.warmup_images=1" + 400 * "0", "1000000000000000"),
     ],
 )
 def test_sizes_out_of_all_proportion_are_refused(override: str, bound: str, tmp_path: Path) -> None:
@@ -541,3 +545,24 @@ def test_a_stop_is_saved_before_anything_is_shown(tmp_path: Path, monkeypatch: p
     with pytest.raises(Interrupted):
         run(tmp_path / "run")
     assert checkpoints.load(checkpoints.find(tmp_path / "run")).progress.images == 16
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_what_the_main_process_finds_wrong_all_raise_alike(is_main: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one line says it and no process is left waiting; what is no error is returned in all."""
+    sent: list[Any] = []
+
+    def broadcast(found: list[Any]) -> list[Any]:
+        sent.extend(found)
+        return found if is_main else [UserError("another training is at work")]
+
+    def refuse() -> None:
+        raise UserError("another training is at work")
+
+    monkeypatch.setattr(main, "broadcast_object_list", broadcast)
+    accelerator = SimpleNamespace(is_main_process=is_main)
+    with pytest.raises(UserError, match="another training is at work") as caught:
+        main._from_main(accelerator, refuse)  # type: ignore[arg-type]
+    assert caught.value.collective
+    assert [type(value) for value in sent] == [UserError if is_main else type(None)]
+    assert not UserError("another one").collective

@@ -122,6 +122,8 @@ def eval_fid(
     names.check_settings(changes, combinations)
     preparation = {"resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
+    if data is not None and data.endswith(".npz") and held_out is None:
+        names.check_unprepared(data, preparation)
     names.check_features(features)
     wanted = () if metrics == "all" else names.metrics(metrics)
     if num is not None:
@@ -155,7 +157,9 @@ def eval_fid(
     together = {} if options.batch_size == "auto" else {"batch_size": options.batch_size}
     prepared, classes = config.change(model.config.images, preparation), model.config.action.classes
     opened = [
-        open_reference(path, prepared, extractor, processes, number, cache=cache, label=label, classes=classes, advice=advice, **together)
+        open_reference(
+            path, prepared, extractor, processes, number, cache=cache, label=request.label, classes=classes, advice=advice, **together
+        )
         for path, number, advice in [(data, real, FEWER)] + ([(held_out, None, "")] if held_out is not None else [])
     ]
     choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)

@@ -66,9 +66,14 @@ def class_numbers(config: Config, images: ImageDataset) -> Tensor:
             f"this model knows {classes} classes, but {images.source.description} has {len(found)}: "
             "give images of the same classes, in one folder a class, or one class for all (--label)"
         )
+    return numbers_by_name(names, found)
+
+
+def numbers_by_name(names: Sequence[str] | None, found: Sequence[str]) -> Tensor:
+    """Return which of a model's classes, called `names` where that is known, each of as many classes `found` is, int64 (C,)."""
     if names is not None and set(names) == set(found):
         return torch.tensor([names.index(name) for name in found])
-    return torch.arange(classes)
+    return torch.arange(len(found))
 
 
 def class_names(config: Config) -> list[str] | None:

@@ -121,6 +121,8 @@ def eval_fid(
     names.check_settings(changes, combinations)
     preparation = {"resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
+    if data is not None and data.endswith(".npz") and held_out is None:
+        names.check_unprepared(data, preparation)
     names.check_features(features)
     wanted = () if metrics == "all" else names.metrics(metrics)
     if num is not None:
@@ -137,7 +139,7 @@ def eval_fid(
     from amgen.evaluation.reference import open_reference
     from amgen.evaluation.report import keep, table
     from amgen.kinds import Unbalanced
-    from amgen.labels import find_label
+    from amgen.labels import class_names, find_label
     from amgen.processes import Processes
     from amgen.sampling import Request, load, prepare, start_images
 
@@ -149,14 +151,27 @@ def eval_fid(
     for combination in combinations:
         model.options({**changes, **combination})
     number = find_label(model.config, label)
-    request = Request(seed, number, images=start_images(model, condition_data))
+    request = Request(seed, number, images=start_images(model, condition_data, print if processes.main else None))
     prepare(model, [0], request)  # which refuses what does not fit the model
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(features, channels, size, weights, model.device)
     together = {} if options.batch_size == "auto" else {"batch_size": options.batch_size}
     prepared, classes = config.change(model.config.images, preparation), model.config.action.classes
     opened = [
-        open_reference(path, prepared, extractor, processes, count, cache=cache, label=number, classes=classes, advice=advice, **together)
+        open_reference(
+            path,
+            prepared,
+            extractor,
+            processes,
+            count,
+            cache=cache,
+            label=number,
+            classes=classes,
+            advice=advice,
+            names=class_names(model.config),
+            say=print,
+            **together,
+        )
         for path, count, advice in [(data, real, FEWER)] + ([(held_out, None, "")] if held_out is not None else [])
     ]
     choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)

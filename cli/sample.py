@@ -135,7 +135,7 @@ def sample(
     output.check_images(model, {"--gif": gif, "--strip": strip})
     if resample and not isinstance(model.kind, Unbalanced):
         raise UserError(f"--resample: the {model.config.noun} of this model carry no weights (its dynamics are not unbalanced)")
-    images = start_images(model, condition_data)
+    images = start_images(model, condition_data, print if processes.main else None)
     codes = None if noise is None else output.read_noise(noise, model.config.shape)
     notes: list[str] = []
     if noise is not None and codes is not None:

@@ -11,7 +11,9 @@ LONGEST = 2_000
 
 def one_line(message: str) -> str:
     """Return a message as one line that any terminal may be sent: control characters, such as those of file names, are escaped."""
-    text = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in message.strip())
+    from amgen.errors import printable
+
+    text = printable(message.strip())
     return text if len(text) <= LONGEST else f"{text[: LONGEST * 3 // 4]} [...] {text[-LONGEST // 5 :]}"
 
 

@@ -56,6 +56,18 @@ def check_counts(metrics: Sequence[str], num: int, real: int | None, kid_subset_
         raise UserError(f"metrics=prc look at {NEIGHBOURS} neighbours: give more than {count} images")
 
 
+def check_unprepared(file: str, preparation: Mapping[str, Any]) -> None:
+    """Refuse options that prepare images beside statistics, whose images were prepared when they were made.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for name, value in preparation.items():
+        if value is not None:
+            option = f"--{name} {value}" if isinstance(value, str) else f"--{'' if value else 'no-'}{name}"
+            raise UserError(f"{option}: {file} holds statistics, whose images are prepared already: leave it out")
+
+
 def check_features(name: str) -> None:
     """Refuse features of an unknown name.
 

@@ -10,7 +10,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from amgen.config import DataConfig, change
-from amgen.data import ImageDataset, images, open_dataset
+from amgen.data import ImageDataset, open_dataset
+from amgen.data.images import PREPARATION
 from amgen.errors import UserError
 from amgen.evaluation.features import FeatureExtractor
 from amgen.evaluation.moments import Moments
 from amgen.files import make_folder, replacing, sha256
+from amgen.labels import numbers_by_name
 from amgen.processes import Processes
 from amgen.progress import Progress
 from amgen.randomness import Purpose, permutation
@@ -104,6 +106,8 @@ def open_reference(
     label: int | None = None,
     classes: int = 0,
     advice: str = "",
+    names: Sequence[str] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Reference:
     """Open the reference that `data` names: an .npz of statistics, or a folder, zip or data set of images, by default those of `options`.
 
@@ -118,6 +122,8 @@ def open_reference(
         label: class whose images to take, of the `classes` that a model knows; by default images of all.
         classes: how many classes there are.
         advice: what takes fewer images, in words, to be told beforehand.
+        names: what the model calls its classes, where it knows; images whose classes have the same names in another order are told by them.
+        say: takes lines that say what of the images is not taken as it is; None for no such lines.
 
     Raises:
         UserError: if it cannot be read or does not fit.
@@ -127,13 +133,15 @@ def open_reference(
             if value is not None:
                 raise UserError(f"{option} {value}: {data} holds statistics, of which nothing can be left out: give the images instead")
         return read(Path(data), extractor)
-    dataset = open_dataset(change(options, {"path": data}))
+    dataset = open_dataset(change(options, {"path": data}), say if processes.main else None)
     if label is not None and len(dataset.source.classes) != classes:
         raise UserError(
             f"--label {label}: images of one class are compared with real ones of that class, and {dataset.source.description} has "
             f"{len(dataset.source.classes)} classes where the model knows {classes}: give images of the same classes, in a folder each"
         )
-    return of_images(dataset, extractor, processes, num, batch_size, cache, label, advice)
+    own = None if label is None else int((numbers_by_name(names, dataset.source.classes) == label).nonzero()[0])
+    reference = of_images(dataset, extractor, processes, num, batch_size, cache, own, advice)
+    return reference if label is None else replace(reference, about={**reference.about, "label": label})
 
 
 def of_images(
@@ -277,8 +285,7 @@ def cache_folder() -> Path:
 
 def fingerprint(dataset: ImageDataset) -> str:
     """Identify the images and what is done to them before they are scored."""
-    rules = getattr(images, "PREPARATION", 1)  # number of the rules by which files become images, which options do not tell
-    prepared = [dataset.source.contents(), dataset.options.preparation(), rules]
+    prepared = [dataset.source.contents(), dataset.options.preparation(), PREPARATION]
     return hashlib.sha256(json.dumps(prepared, sort_keys=True).encode()).hexdigest()
 
 

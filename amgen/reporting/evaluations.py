@@ -152,7 +152,7 @@ def _model(found: Evaluated) -> str:
 
 
 def _sampling(found: Evaluated) -> str:
-    sampling = {key: value for key, value in found.evaluation.sampling.items() if key not in ("NFE", "seed")}
+    sampling = {key: value for key, value in found.evaluation.sampling.items() if key not in ("NFE", "seed") and value is not None}
     return json.dumps([sampling, found.weights], sort_keys=True, default=str)
 
 

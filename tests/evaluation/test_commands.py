@@ -44,6 +44,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["eval-fid", "RUN", "--sweep", "steps=1,2", "--solver", "dopri5"], "--sweep steps: the solver dopri5 chooses its own steps"),
     (["eval-fid", "RUN", "-n", "60", "--metrics", "kid"], "KID subsets of 1000 images need as many on each side, not 60"),
     (["eval-fid", "RUN", "-n", "60", "--metrics", "kid", "--kid-subset-size", "40", "--real", "30"], "as many on each side, not 30"),
+    (["eval-fid", "RUN", "--data", "x.npz", "--no-convert"], "--no-convert: x.npz holds statistics, whose images are prepared already"),
+    (["eval-fid", "RUN", "--data", "x.npz", "--resize", "crop"], "--resize crop: x.npz holds statistics, whose images are prepared"),
     (["eval-fid", "RUN", "-n", "7"], "need at least 8 generated and 4 real images, not 7 and 7"),
     (["eval-fid", "RUN", "--raw", "--ema", "0.99"], "--raw and --ema each say which weights to use"),
     (["eval-fid", "RUN", "--json", "."], "--json . is a folder"),

@@ -396,7 +396,8 @@ def test_the_command(torus: Path) -> None:
     assert outcome.code == 0, outcome.err
     [file] = (torus / "eval").glob("bpd-000000016-*.json")
     stored = json.loads(file.read_text())
-    assert list(stored) == ["figures", "generated", "real", "reference", "features", "model", "sampling", "seconds", "warnings"]
+    keys = ["figures", "generated", "real", "reference", "features", "model", "sampling", "seconds", "warnings", "choices"]
+    assert list(stored) == keys
     assert (stored["generated"], stored["real"], stored["features"]) == (0, 4, None)
     assert stored["sampling"] == {"solver": "heun", "steps": 2, "NFE": 4, "seed": 0, "probes": 4}
     (figure,) = stored["figures"]

@@ -280,6 +280,16 @@ def test_inception_score_by_hand() -> None:
     assert metrics.inception_score(logits[:10], seed=0)[0] == pytest.approx(1)  # parts of one image
 
 
+def test_figures_are_made_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    few = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    metrics.kernel_distance(few, few + 1, 2, 6, seed=0)
+    metrics.inception_score(few, seed=0)
+    metrics.precision_recall(few, few + 1)
+    metrics.distance(Moments.of(few), Moments.of(few + 1))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
 def test_precision_and_recall_of_as_few_as_can_be() -> None:
     """Four vectors each have three neighbours; two far sets share nothing, and a set shares everything with itself."""
     few = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))

@@ -641,6 +641,12 @@ def test_distance_against_training(tmp_path: Path) -> None:
     assert "2,000 images of training, rk4" in [line.label for line in charts[COST].lines]
 
 
+def test_settings_that_are_not_set_are_as_none(tmp_path: Path) -> None:
+    """Reports of older versions leave out what newer ones tell to be unset."""
+    charts = charts_of(tmp_path, evaluation(2.0, 1_000), evaluation(1.0, 2_000, guidance=None, start=None))
+    assert [len(line.marks) for line in charts[TRAINING].lines] == [2]
+
+
 def test_single_evaluations_make_no_chart(tmp_path: Path) -> None:
     """Two checkpoints, two settings: neither training nor cost alone makes the difference."""
     assert charts_of(tmp_path, evaluation(2.0, 1_000, 20), evaluation(1.0, 2_000, 40)) == {}

@@ -19,6 +19,7 @@ from amgen.config import Config
 from amgen.errors import UserError
 from amgen.evaluation.report import Evaluation
 from amgen.reporting import CONFIG, check_run
+from amgen.wording import expected
 
 GRIDS = 12
 """Most sample grids on a page."""
@@ -276,7 +277,7 @@ def _evaluation(entry: Any) -> Evaluation:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from None
+        raise ValueError(f"{place}: expected {expected(problem['type'], problem.get('ctx', {}))}") from None
     if not evaluation.figures:
         raise ValueError("its list of figures is empty")
     for figure in evaluation.figures:

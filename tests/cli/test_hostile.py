@@ -120,14 +120,14 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_the_same_options_of_the_same_names(command: str) -> None:
-    """-h and --debug everywhere, -n for --num, --device where something is computed."""
+    """-h and --debug everywhere, -n for the number of images, --device where something is computed."""
     from amgen_cli.app import app
 
     assert run_cli(command, "-h").out == run_cli(command, "--help").out
     known = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
     names = {name for parameter in known for name in parameter.opts}
     assert "--debug" in names
-    assert ("--num" in names) == ("-n" in names)
+    assert bool(names & {"--num", "--real"}) == ("-n" in names)
     assert ("--device" in names) == (command not in ("report", "export", "presets", "config"))
 
 
@@ -296,7 +296,7 @@ def test_options_are_listed_with_what_they_accept() -> None:
     for section, options in defaults.items():
         for key in options if isinstance(options, dict) else []:
             assert f"  {section}.{key} " in everything
-    assert "integer > 0 or null" in run_cli("config", "training.micro_batch").out
+    assert "integer > 0, <= 1,000,000,000,000,000 or null" in run_cli("config", "training.micro_batch").out
     assert "path.beta_max" in run_cli("config", "path").out
     assert "training.images" not in run_cli("config", "path").out
     unknown = run_cli("config", "data.resiz")

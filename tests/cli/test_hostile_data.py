@@ -545,6 +545,6 @@ def test_options_of_tables_that_cannot_be_met(changes: list[str], message: str, 
 
 
 def test_populations_too_large_to_simulate(tmp_path: Path) -> None:
-    changes = ["coupling.kind=independent", "data={kind: simulated, system: ornstein-uhlenbeck, particles: 1000000000000, snapshots: 2}"]
+    changes = ["coupling.kind=independent", "data={kind: simulated, system: ornstein-uhlenbeck, particles: 100000000, snapshots: 1000}"]
     line = refused(lambda: run_cli("train", "cells", "--run-dir", tmp_path / "run", *sets(changes)))
-    assert "data.particles=1000000000000 at data.snapshots=2 times take 59,605 GiB, more than is free" in line
+    assert "data.particles=100000000 at data.snapshots=1000 times take 2,980 GiB, more than is free" in line

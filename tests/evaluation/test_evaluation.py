@@ -529,7 +529,7 @@ def test_sweeps_over_checkpoints(tmp_path: Path, plots: list[Any]) -> None:
         (["--raw", "--ema", "0.99"], "--raw and --ema each say which weights to use: leave one out"),
         (["--ema", "0.99", "--raw"], "--raw and --ema each say which weights to use: leave one out"),
         (["--label", "3"], "label=3: this model was trained without classes"),
-        (["--resize", "squash"], "resize='squash': input should be 'forbid', 'crop' or 'stretch'"),
+        (["--resize", "squash"], "resize='squash': expected 'forbid', 'crop' or 'stretch'"),
         (["--plot", "plot.txt"], "expected a file name that ends in .png, .pdf, .svg"),
         (["--data", "absent.npz"], "cannot read the statistics absent.npz"),
         (["--data", "absent"], "does not exist"),

@@ -289,7 +289,7 @@ def test_paths_have_the_defaults_of_the_configuration() -> None:
     for made, options in built.items():
         for option in options:
             assert getattr(made(), option) == getattr(SECTIONS[made](), option), (made, option)
-    for option in ("bins", "memory", "floor"):
+    for option in ("bins", "floor"):
         assert getattr(AdaptiveTimes(), option) == getattr(config.AdaptiveTimesConfig(), option)
     assert [name for name in PATHS if PATHS[name]().guided] == GUIDED
     assert [PATHS[name]().choices for name in ("in-painting half", "in-painting box", "in-painting mask", "linear")] == [1, 4, 0, 0]

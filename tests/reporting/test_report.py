@@ -120,7 +120,7 @@ def test_report_of_a_trained_run(trained: Path, tmp_path: Path) -> None:
     page = Page(file.read_text(encoding="utf-8"))
     assert page.texts["h1"] == ["run"]
     assert page.texts["h2"] == SECTIONS
-    assert "preset: digits, 8 options changed" in page.text
+    assert "preset: digits, 9 options changed" in page.text
     assert "times: stratified" in page.text
     assert "of 96, 100 %" in page.text
     assert "training.batch_size 16 64" in page.text

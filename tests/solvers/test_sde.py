@@ -175,19 +175,6 @@ class GaussianAction(torch.nn.Module):
         return shift * z + 0.5 * half / variance * z**2
 
 
-class Units(BrownianMotion):
-    """Increments and areas as given, one of each for a point, to read off what a step makes of them."""
-
-    def __init__(self, increments: Tensor, areas: Tensor):
-        self.values = increments, areas
-
-    def increment(self, start: float, end: float) -> Tensor:
-        return self.values[0]
-
-    def increment_and_area(self, start: float, end: float) -> tuple[Tensor, Tensor]:
-        return self.values
-
-
 def moments_at_the_end(name: str, path: AffinePath, level: float, grid: StepGrid) -> tuple[float, float]:
     """Mean and variance at t = 1 of a solver's points, started from q_0, propagated without sampling: its steps are linear."""
     action = GaussianAction(path)
@@ -197,7 +184,7 @@ def moments_at_the_end(name: str, path: AffinePath, level: float, grid: StepGrid
     nothing, *units = torch.eye(4, 3, dtype=torch.float64).roll(1, dims=0)[:, :, None].unbind()
     points, increments, areas = torch.stack([nothing, *units]).unbind(dim=1)
     for begin, end in pairwise(grid.times()):
-        shift, *moved = solver.step(dynamics.drift, dynamics.diffusion, Units(increments, areas), begin, end, points).flatten().tolist()
+        shift, *moved = solver.step(dynamics.drift, dynamics.diffusion, begin, end, points, increments, areas).flatten().tolist()
         # x <- shift + r x + a dW + b I, with Var dW = h, Cov(dW, I) = h^2/2, Var I = h^3/3
         h, (r, a, b) = end - begin, (value - shift for value in moved)
         mean, variance = shift + r * mean, r**2 * variance + a**2 * h + a * b * h**2 + b**2 * h**3 / 3

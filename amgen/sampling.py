@@ -395,19 +395,22 @@ def generate_all(
         yield samples
 
 
-def start_images(model: Model, path: str | None, say: Callable[[str], None] | None = None) -> ImageDataset | SnapshotDataset | None:
+def start_images(
+    model: Model, path: str | None, say: Callable[[str], None] | None = None, preparation: Mapping[str, Any] | None = None
+) -> ImageDataset | SnapshotDataset | None:
     """Open the images that a model which completes or colours them starts from, or the population: at `path`, by default the training data.
 
     Args:
         model: the model.
         path: a folder, zip or data set of images, or a table of points.
         say: takes lines that say what of them is not taken as it is; None for no such lines.
+        preparation: options of the section `data` that bring them into the model's form, such as `resize`, where they are not the run's.
 
     Raises:
         UserError: if the model starts from noise alone, or the images cannot be opened.
     """
     if model.path.guided:
-        return open_dataset(change(model.config.data, {"path": path}), say)
+        return open_dataset(change(model.config.data, {"path": path, **(preparation or {})}), say)
     if path is not None:
         raise UserError(f"this model starts from noise alone: it has no use for the images {path}")
     return None

@@ -110,6 +110,7 @@ def expected(kind: str, context: Mapping[str, Any]) -> str:
         "string_too_short": "text that is not empty",
         "string_": "text (in quotes, where it reads as a number)",
         "list_": "a list, such as [1, 2]",
+        "dict_": "names with values",
         "tuple_": "a list, such as [1, 2]",
         "none_required": "null",
     }

@@ -5,12 +5,32 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Debug, Device, Ema, Guidance, Label, Raw, Rho, Run, Seed, Solver, StepGrid, Steps, Tolerance, number_or_word
+from .options import (
+    BatchSize,
+    Convert,
+    Debug,
+    Device,
+    Ema,
+    Guidance,
+    Label,
+    Raw,
+    Resize,
+    Rho,
+    Run,
+    Seed,
+    Solver,
+    StepGrid,
+    Steps,
+    Tolerance,
+    number_or_word,
+)
 
 
 def encode(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Images to encode. Default: the training images.", show_default=False)] = None,
+    resize: Resize = None,
+    convert: Convert = None,
     num: Annotated[int, typer.Option("--num", "-n", help="Images to encode, the first ones.")] = 64,
     out: Annotated[Path, typer.Option(help="File (.npz) for the noise, float32 (N, C, H, W), and each image's error and class.")] = Path(
         "noise.npz"
@@ -49,6 +69,8 @@ def encode(
         "noise_level": 0.0,  # the ODE, whatever the run samples with
     }
     config.change(config.SamplingConfig(), changes)
+    preparation = {"path": data, "resize": resize, "convert": convert}
+    config.change(config.DataConfig(), preparation)
     if out.suffix.lower() != ".npz":
         raise UserError(f"--out {out}: expected a file name that ends in .npz")
     checks.check_run(run)
@@ -65,7 +87,7 @@ def encode(
     model = load(run, ema, raw, device)
     number = find_label(model.config, label)
     options = model.options(changes)
-    dataset = open_dataset(config.change(model.config.images, {"path": data}), print)
+    dataset = open_dataset(config.change(model.config.images, preparation), print)
     request = Request(seed, number, options.guidance)
     encoded = list(encode_all(model, options, dataset, range(min(num, len(dataset))), request))
     rule = None if not model.config.action.classes else "given for all" if number is not None else "of each image"

@@ -151,7 +151,7 @@ def eval_fid(
     for combination in combinations:
         model.options({**changes, **combination})
     number = find_label(model.config, label)
-    request = Request(seed, number, images=start_images(model, condition_data, print if processes.main else None))
+    request = Request(seed, number, images=start_images(model, condition_data, print if processes.main else None, preparation))
     prepare(model, [0], request)  # which refuses what does not fit the model
     channels, size, _ = model.config.image_shape
     extractor = make_extractor(features, channels, size, weights, model.device)

@@ -9,6 +9,7 @@ import typer
 from .options import (
     BatchSize,
     ConditionData,
+    Convert,
     Debug,
     Device,
     Ema,
@@ -16,6 +17,7 @@ from .options import (
     Label,
     NoiseLevel,
     Raw,
+    Resize,
     Rho,
     Run,
     Seed,
@@ -43,6 +45,8 @@ def sample(
     label: Label = None,
     guidance: Guidance = None,
     condition_data: ConditionData = None,
+    resize: Resize = None,
+    convert: Convert = None,
     between: Annotated[
         str | None,
         typer.Option(
@@ -101,6 +105,8 @@ def sample(
     # Everything that can be wrong is looked at before anything slow is done: first what needs no torch.
     checks.check_number("--num", num)
     config.change(config.SamplingConfig(), changes)
+    preparation = {"resize": resize, "convert": convert}
+    config.change(config.DataConfig(), preparation)
     checks.check_format(form or "png")
     checks.check_picture("--grid", grid)
     checks.check_picture("--strip", strip)
@@ -135,7 +141,7 @@ def sample(
     output.check_images(model, {"--gif": gif, "--strip": strip})
     if resample and not isinstance(model.kind, Unbalanced):
         raise UserError(f"--resample: the {model.config.noun} of this model carry no weights (its dynamics are not unbalanced)")
-    images = start_images(model, condition_data, print if processes.main else None)
+    images = start_images(model, condition_data, print if processes.main else None, preparation)
     codes = None if noise is None else output.read_noise(noise, model.config.shape)
     notes: list[str] = []
     if noise is not None and codes is not None:
@@ -153,6 +159,7 @@ def sample(
         "guidance": options.guidance if options.guidance != 1 else None,
         "start": None if images is None else images.source.description,
         "start_sha256": None if images is None else images.source.fingerprint(),
+        **({} if images is None else preparation),
         "between": None if between is None else f"{between} in {len(indices)}",
         "noise": None if noise is None else sha256(noise)[:16],
     }

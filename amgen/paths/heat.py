@@ -9,6 +9,7 @@ from torch import Tensor
 from amgen.data.images import to_float, to_uint8
 from amgen.errors import UserError
 from amgen.paths.base import Given, Path, expand
+from amgen.precision import has_float64
 
 
 class HeatPath(Path):
@@ -116,4 +117,4 @@ def _cosines(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def _wide(x: Tensor) -> torch.dtype:
     """Return the dtype to transform in: double, which no GPU rounds to TensorFloat-32, where the device has it."""
-    return x.dtype if x.device.type == "mps" else torch.float64
+    return torch.float64 if has_float64(x.device) else x.dtype

@@ -10,6 +10,7 @@ from torch import Tensor
 from amgen.errors import UserError
 from amgen.paths.affine import LinearPath
 from amgen.paths.base import Given
+from amgen.precision import double
 
 Kernel = Callable[[Tensor], Tensor]
 """Weights of neighbours at distances in [0, 2], in units of the spacing of known pixels."""
@@ -80,7 +81,8 @@ class SuperResolutionPath(KnownPixelsPath):
 
     def upsample(self, known: Tensor, height: int, width: int, kernel: Kernel) -> Tensor:
         """Interpolate known pixels (B, C, h, w) to (B, C, height, width); beyond the outer ones their values go on."""
-        return self._weights(height, known, kernel) @ known @ self._weights(width, known, kernel).T
+        exact = double(known)  # which no GPU rounds to TF32: training and sampling are to see the same
+        return (self._weights(height, exact, kernel) @ exact @ self._weights(width, exact, kernel).T).to(known)
 
     def _weights(self, size: int, like: Tensor, kernel: Kernel) -> Tensor:
         """Return the interpolation matrix (size, known) of one dimension; pixel i lies at i / factor among the known ones."""

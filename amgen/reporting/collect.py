@@ -277,6 +277,8 @@ def _evaluation(entry: Any) -> Evaluation:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing":
+            raise ValueError(f"it lacks {place}") from None
         raise ValueError(f"{place}: expected {expected(problem['type'], problem.get('ctx', {}))}") from None
     if not evaluation.figures:
         raise ValueError("its list of figures is empty")

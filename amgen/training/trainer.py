@@ -31,13 +31,14 @@ from amgen.build import (
 )
 from amgen.checkpoints import Checkpoint, Progress
 from amgen.config import Config, MarginalLossConfig
-from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, TrainingStream, make_picture
+from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, TrainingStream
 from amgen.errors import Diverged, Interrupted, UserError
 from amgen.evaluation.evaluate import Choices, Evaluator
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
 from amgen.evaluation.report import Evaluation
 from amgen.files import make_folder, write_json
+from amgen.output import save_grid
 from amgen.paths import Boundary, PathSample
 from amgen.precision import has_float64, set_tf32, tf32
 from amgen.randomness import Purpose, derive_seed, keys, rademacher, uniform, uniforms
@@ -112,7 +113,7 @@ class Trainer:
 
     def _say(self, line: str) -> None:
         with suppress(OSError):  # a terminal that was closed ends no training
-            self.console.print(line, soft_wrap=True, highlight=False)
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     @property
     def total_steps(self) -> int:
@@ -358,9 +359,8 @@ class Trainer:
             pictures |= samples.by_index(samples.indices)
         pictures = dict(processes.gather(list(pictures.items())))
         if processes.main:
-            folder = make_folder(self.run / "samples")
             rows = [torch.stack(column) for column in zip(*(pictures[index] for index in range(options.grid)), strict=True)]
-            make_picture(rows).save(folder / f"{self.config.noun}-{self.progress.images:09d}.png")
+            save_grid(self.run / "samples" / f"{self.config.noun}-{self.progress.images:09d}.png", rows)
 
     def save(self) -> None:
         """Write a checkpoint on the main process, drop old ones, and let the others wait."""

@@ -99,6 +99,7 @@ def test_an_interrupt_while_modules_load_is_one_line() -> None:
     code = "\n".join(
         [
             "import os, signal, sys",
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background of a shell start without",
             "class Finder:",
             "    def find_spec(self, name, path=None, target=None):",
             "        if name == 'typer':",

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -327,11 +328,11 @@ DAMAGED_EVALUATIONS: list[tuple[Any, str]] = [
     ([], "not a JSON object"),
     ({"evaluations": [3]}, "it holds no figures"),
     (changed(figures=[]), "its list of figures is empty"),
-    (changed(figures=[{"name": "FD"}]), "figures.0.value: field required"),
+    (changed(figures=[{"name": "FD"}]), "it lacks figures.0.value"),
     (changed(figures=[{"name": "FD", "value": math.nan}]), "FD is not a finite number"),
     (changed(figures=[{"name": "FD", "value": 1.0, "standard_error": math.inf}]), "FD is not a finite number"),
-    (changed(figures=[{"name": "FD", "value": [1]}]), "figures.0.value: input should be a valid number"),
-    (changed(sampling=None), "sampling: input should be a valid dictionary"),
+    (changed(figures=[{"name": "FD", "value": [1]}]), "figures.0.value: expected a number"),
+    (changed(sampling=None), "sampling: expected names with values"),
     (changed(model={"weights": "raw"}), "model.images_trained is not a number of images"),
     (changed(seconds={"generating": math.nan}), "seconds are not finite numbers"),
     (changed(model={"images_trained": 10**400}), "model.images_trained is not a number of images"),
@@ -373,7 +374,7 @@ def test_folders_that_may_not_be_looked_into_are_named(folder: str, tmp_path: Pa
     monkeypatch.setattr(Path, "iterdir", iterdir)
     outcome = run_cli("report", run)
     assert outcome.code == 0, outcome.err
-    assert f"{folder} : Permission denied" in Page((run / "report.html").read_text()).text
+    assert re.search(f"{folder} : .*Permission denied", Page((run / "report.html").read_text()).text)
     assert (len(collect(run).evaluations), len(collect(run).grids)) == (int(folder != "eval"), int(folder != "samples"))
 
 

@@ -25,6 +25,7 @@ FAMILY = {
     "torus": ["path.kind=torus"],
     "super-resolution": ["path.kind=super-resolution", "loss.form=marginal"],
     "in-painting": ["path.kind=in-painting", "path.region=box", "loss.form=marginal", "loss.boundaries=independent"],
+    "heat": ["path.kind=heat", "path.blur=1.5"],
     "classes": ["action.classes=10", "action.label_dropout=0.5", "coupling.kind=ot", "coupling.group=48"],
     "adaptive": ["times.kind=adaptive", "times.bins=2", "times.memory=0.9"],
 }

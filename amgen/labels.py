@@ -7,7 +7,7 @@ from torch import Tensor
 
 from amgen.config import Config, DataConfig
 from amgen.data import ImageDataset, SnapshotDataset
-from amgen.errors import UserError, nearest
+from amgen.errors import UserError, nearest, short
 
 LISTED = 20
 """Most class names in an error message."""
@@ -96,15 +96,16 @@ def find_label(config: Config, text: str | int | None) -> int | None:
     """
     if text is None or isinstance(text, int):
         number = text
+    elif not config.action.classes:
+        raise _no_classes(text)
     else:
         names = class_names(config) or []
         if text in names:
             return names.index(text)
         number = int(text) if text.isdecimal() and len(text) < 10 else None
-        if number is None and config.action.classes:
+        if number is None:
             choices = f"{', '.join(names)}, or a number from" if 0 < len(names) <= LISTED else "a number from"
             raise UserError(f"unknown class {text[:80]!r}{nearest(text[:80], names)}: choose {choices} 0 to {config.action.classes - 1}")
-        number = -1 if number is None else number  # which a model without classes refuses as any other
     if number is not None:
         check_label(config, number)
     return number
@@ -114,6 +115,11 @@ def check_label(config: Config, label: int) -> None:
     """Refuse a class that the model does not have."""
     classes = config.action.classes
     if not classes:
-        raise UserError(f"label={label}: this model was trained without classes (action.classes=0)")
+        raise _no_classes(label)
     if not 0 <= label < classes:
         raise UserError(f"label={label}: this model knows the classes 0 to {classes - 1}")
+
+
+def _no_classes(label: int | str) -> UserError:
+    given = short(label) if isinstance(label, str) and not label.isdecimal() else label
+    return UserError(f"label={given}: this model was trained without classes (action.classes=0)")

@@ -57,7 +57,8 @@ def read(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not valid YAML: {_reason(error)}") from None
     except (ValueError, OverflowError) as error:  # of numbers with thousands of digits, and of dates
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
+        reason = "a number has too many digits" if "digits" in str(error) else " ".join(str(error).split())[:200]
+        raise UserError(f"{source} is not valid YAML: {reason}") from None
 
 
 class _Loader(yaml.SafeLoader):

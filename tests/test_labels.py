@@ -153,8 +153,9 @@ def test_classes_are_found_by_name_or_number() -> None:
     ):
         with pytest.raises(UserError, match="^" + re.escape(message)):
             find_label(options, text)
-    with pytest.raises(UserError, match="trained without classes"):
-        find_label(config.load("digits"), "cat")
+    for text, named_as in (("cat", "'cat'"), ("3", "3")):
+        with pytest.raises(UserError, match=f"label={named_as}: this model was trained without classes"):
+            find_label(config.load("digits"), text)
 
 
 def test_names_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_grids_of_powers_of_two_see_the_same_path() -> None:
     torch.testing.assert_close((areas + before / 64).sum(dim=1), coarse[1])
 
 
-@pytest.mark.parametrize("times", [[0.0, 0.1, 0.35, 0.36, 1.0], [0.0, 0.7, 0.7 + 1e-6, 0.95, 1.0], [0.2, 0.25, 0.5, 0.75]])
+@pytest.mark.parametrize("times", [[0.0, 1.0], [0.0, 0.1, 0.35, 0.36, 1.0], [0.0, 0.7, 0.7 + 1e-6, 0.95, 1.0], [0.2, 0.25, 0.5, 0.75]])
 def test_brownian_motion_has_its_law_on_any_grid(times: list[float]) -> None:
     """Standardised increments w / sqrt(h) and areas sqrt(12 / h^3) (A - h w / 2) of all steps are independent standard normals.
 

@@ -15,7 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broad
 from rich.console import Console
 
 from amgen.config import Config, SimulatedConfig, change
-from amgen.data import ImageDataset, SnapshotDataset, open_dataset
+from amgen.data import open_dataset
 from amgen.data.sources import NAMED
 from amgen.errors import AmgenError, UserError
 from amgen.files import make_folder
@@ -63,12 +63,12 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
     with ExitStack() as stack:
-
-        def open_run() -> Path | None:
-            stack.enter_context(hold(run, say))
-            return prepare_run(run, config, restart)
-
-        _train(config, dataset, run, _from_main(accelerator, open_run), accelerator, console, say)
+        _from_main(accelerator, lambda: stack.enter_context(hold(run, say)))
+        # Before the run directory is opened: options that do not fit data or processes must not cost a run that is to be restarted.
+        with explain_failures(accelerator.device, 0, config.data.workers):
+            trainer = Trainer(config, dataset, run, accelerator, console)
+        checkpoint = _from_main(accelerator, lambda: prepare_run(run, config, restart))
+        _train(trainer, checkpoint, say)
 
 
 def _from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
@@ -98,21 +98,11 @@ def _speaker(console: Console, main: bool) -> Callable[[str], None]:
     return say
 
 
-def _train(
-    config: Config,
-    dataset: ImageDataset | SnapshotDataset,
-    run: Path,
-    checkpoint: Path | None,
-    accelerator: Accelerator,
-    console: Console,
-    say: Callable[[str], None],
-) -> None:
+def _train(trainer: Trainer, checkpoint: Path | None, say: Callable[[str], None]) -> None:
     """Train once processes and data are there, and nobody else is at work in the run directory."""
-    options = config.training
-    with explain_failures(accelerator.device, 0, config.data.workers):
-        trainer = Trainer(config, dataset, run, accelerator, console)
+    config, run, accelerator, options = trainer.config, trainer.run, trainer.accelerator, trainer.config.training
     say(
-        f"{dataset.summary()}, "
+        f"{trainer.dataset.summary()}, "
         f"{sum(p.numel() for p in trainer.action.parameters()):,} parameters, batch {options.batch_size} on "
         f"{accelerator.num_processes} x {accelerator.device}, run directory {run}"
     )

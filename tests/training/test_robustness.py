@@ -566,3 +566,16 @@ def test_what_the_main_process_finds_wrong_all_raise_alike(is_main: bool, monkey
     assert caught.value.collective
     assert [type(value) for value in sent] == [UserError if is_main else type(None)]
     assert not UserError("another one").collective
+
+
+def test_options_that_do_not_fit_cost_no_run_that_was_to_be_restarted(trained: Path, tmp_path: Path) -> None:
+    """What the data or the number of processes refuse is found before the old run is deleted."""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    before = {path.relative_to(run): path.stat().st_size for path in run.rglob("*")}
+    for option, message in (("action.classes=7", "action.classes=7 but"), ("training.micro_batch=5", "is not a multiple of micro_batch=5")):
+        outcome = run_cli("train", "digits", "--run-dir", run, "--restart", *sets([*TINY, option]))
+        assert (outcome.code, message in outcome.err) == (2, True), outcome.err
+    after = {path.relative_to(run): path.stat().st_size for path in run.rglob("*")}
+    assert {name: size for name, size in after.items() if name.name != ".lock"} == {
+        name: size for name, size in before.items() if name.name != ".lock"
+    }

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from amgen.sampling import Model
+    from amgen.sampling.model import Model
 
 __version__ = "0.1.0"
 __all__ = ["load"]

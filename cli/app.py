@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input or the environment, 75 stopped by a signal and saved, 76 another
     process of the command is lost, 130 interrupted at once.
     """
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     try:
         terminal.prepare()
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
-    from amgen.errors import AmgenError, PeerLost
-    from amgen.launch import world_size
+    from amgen.core.errors import AmgenError, PeerLost
+    from amgen.core.launch import world_size
 
     command = typer.main.get_command(app)
     try:
@@ -97,9 +97,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _explain(error: Exception) -> tuple[str, int] | None:
     """Return a line and an exit code for an exception that says enough by itself; None for a mistake of amgen's own."""
-    from amgen.errors import PeerLost, out_of_memory, short
-    from amgen.launch import rank, world_size
-    from amgen.wording import first_error
+    from amgen.config.wording import first_error
+    from amgen.core.errors import PeerLost, out_of_memory, short
+    from amgen.core.launch import rank, world_size
 
     # Typer's own usage errors; their class moved between releases, what they can do did not.
     if hasattr(error, "format_message"):
@@ -108,7 +108,7 @@ def _explain(error: Exception) -> tuple[str, int] | None:
             error.message = problem
         return f"{' '.join(error.format_message().split())} (see {path} --help)", 2
     if isinstance(error, RuntimeError) and "torch" in sys.modules and world_size() > 1:
-        from amgen.processes import lost, of_a_peer
+        from amgen.core.processes import lost, of_a_peer
 
         if of_a_peer(error):  # where no operation of `Processes` is at fault, such as before they have met
             return str(lost(error, world_size(), rank())), PeerLost.exit_code
@@ -142,8 +142,8 @@ def _report(message: str, collective: bool = False, certain: bool = False) -> No
         collective: whether all processes certainly meet it, so that the first one's line is enough.
         certain: whether the others certainly do not.
     """
-    from amgen.errors import UserError
-    from amgen.launch import rank
+    from amgen.core.errors import UserError
+    from amgen.core.launch import rank
 
     try:
         first = rank() == 0
@@ -158,10 +158,10 @@ def _report(message: str, collective: bool = False, certain: bool = False) -> No
 
 def _leave(quietly: bool = False) -> None:
     """Part from the other processes of a torchrun; torch is not loaded for it."""
-    from amgen.errors import PeerLost
+    from amgen.core.errors import PeerLost
 
     if "torch" in sys.modules:
-        from amgen.processes import leave
+        from amgen.core.processes import leave
 
         try:
             leave()

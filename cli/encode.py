@@ -53,9 +53,10 @@ def encode(
 
     amgen sample --noise draws images from the noise.
     """
-    from amgen import checks, config
-    from amgen.errors import UserError
-    from amgen.files import check_output
+    from amgen import config
+    from amgen.core import checks
+    from amgen.core.errors import UserError
+    from amgen.core.files import check_output
 
     checks.check_number("--num", num)
     changes = {
@@ -76,12 +77,11 @@ def encode(
     checks.check_run(run)
     check_output("--out", out)
 
+    from amgen.core.processes import require_single
     from amgen.data import open_dataset
-    from amgen.labels import find_label
-    from amgen.output import save_noise
-    from amgen.processes import require_single
+    from amgen.model.classes import find_label
     from amgen.sampling import Request, describe_solver, load
-    from amgen.trajectory import encode_all
+    from amgen.sampling.inversion import encode_all, save_noise
 
     require_single("amgen encode")
     model = load(run, ema, raw, device)

@@ -67,10 +67,11 @@ def eval_bpd(
     debug: Debug = False,
 ) -> None:
     """Measure the likelihood that a model gives to images, in bits per dimension. Under torchrun the processes share the work."""
-    from amgen import checks, config
-    from amgen.errors import UserError
+    from amgen import config
+    from amgen.core import checks
+    from amgen.core.errors import UserError
+    from amgen.core.files import check_output
     from amgen.evaluation import names
-    from amgen.files import check_output
 
     # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     for option, count in (("--num", num), ("--probes", probes)):
@@ -92,9 +93,9 @@ def eval_bpd(
     checks.check_run(run)
     check_output("--json", json_file)
 
+    from amgen.core.processes import Processes
     from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
     from amgen.evaluation.report import keep
-    from amgen.processes import Processes
     from amgen.sampling import load
 
     processes = Processes.join(device)

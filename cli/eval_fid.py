@@ -99,9 +99,10 @@ def eval_fid(
 
     Under torchrun the processes share the work.
     """
-    from amgen import checks, config
+    from amgen import config
+    from amgen.core import checks
+    from amgen.core.files import check_output
     from amgen.evaluation import names
-    from amgen.files import check_output
 
     # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     for option, value in {"--num": num, "--kid-subsets": kid_subsets, "--kid-subset-size": kid_subset_size, "--real": real}.items():
@@ -133,14 +134,14 @@ def eval_fid(
     for option, file in {"--json": json_file, "--csv": csv_file, "--plot": plot, "--neighbours": neighbours}.items():
         check_output(option, file)
 
+    from amgen.core.processes import Processes
+    from amgen.dynamics import Unbalanced
     from amgen.evaluation import sweep as sweeps
-    from amgen.evaluation.evaluate import Choices, Evaluator, check_pairs, chosen_metrics, save_pairs
+    from amgen.evaluation.evaluate import Evaluator, MetricOptions, check_pairs, chosen_metrics, save_pairs
     from amgen.evaluation.features import make_extractor
     from amgen.evaluation.reference import open_reference
     from amgen.evaluation.report import keep, table
-    from amgen.kinds import Unbalanced
-    from amgen.labels import class_names, find_label
-    from amgen.processes import Processes
+    from amgen.model.classes import class_names, find_label
     from amgen.sampling import Request, load, prepare, start_images
 
     processes = Processes.join(device)
@@ -174,7 +175,9 @@ def eval_fid(
         )
         for path, count, advice in [(data, real, FEWER)] + ([(held_out, None, "")] if held_out is not None else [])
     ]
-    choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)
+    choices = MetricOptions(
+        chosen_metrics(metrics, extractor, opened[0], isinstance(model.dynamics, Unbalanced)), kid_subsets, kid_subset_size
+    )
     if neighbours is not None:
         check_pairs(neighbours, choices, opened[0])
     evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])

@@ -16,15 +16,15 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write one set of weights as a single file that amgen.load and amgen sample open; its configuration is inside."""
-    from amgen import checks
-    from amgen.files import check_output
+    from amgen.core import checks
+    from amgen.core.files import check_output
 
     checks.check_export(out)
     checks.check_run(run)
     check_output("--out", out)
 
-    from amgen import checkpoints
-    from amgen.processes import require_single
+    from amgen.core.processes import require_single
+    from amgen.model import checkpoints
 
     require_single("amgen export")
     weights = checkpoints.read_weights(run, ema, raw)

@@ -20,7 +20,7 @@ def debug_requested() -> bool:
 
 def _one_choice_of_weights(context: typer.Context, value: object) -> object:
     """Refuse --raw beside --ema: each is seen by whichever is read last."""
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     if value and any(context.params.get(name) for name in ("ema", "raw")):
         raise UserError("--raw and --ema each say which weights to use: leave one out")
@@ -100,7 +100,7 @@ def _natural(text: str) -> bool:
 
 def positive(option: str, value: int) -> None:
     """Refuse a count below 1."""
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     if value < 1:
         raise UserError(f"{option} {value}: expected at least 1")

@@ -31,9 +31,9 @@ def reference_stats(
 ) -> None:
     """Extract the features of real images ahead of amgen eval-fid. Under torchrun the processes share the work."""
     from amgen import config
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
+    from amgen.core.files import check_output
     from amgen.evaluation.names import check_features
-    from amgen.files import check_output
 
     # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     positive("--batch-size", batch_size)
@@ -47,11 +47,11 @@ def reference_stats(
     options = config.change(config.load(str(run) if run.is_file() else preset).images, preparation)
     check_output("--out", out)
 
+    from amgen.core.devices import device_of
+    from amgen.core.processes import Processes
     from amgen.data import open_dataset
     from amgen.evaluation.features import make_extractor
     from amgen.evaluation.reference import cached, of_images
-    from amgen.processes import Processes
-    from amgen.sampling import device_of
 
     processes = Processes.join(device)
     extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))

@@ -88,9 +88,10 @@ def sample(
     debug: Debug = False,
 ) -> None:
     """Generate images from a trained model. Under torchrun the processes share the work."""
-    from amgen import checks, config
-    from amgen.errors import UserError
-    from amgen.files import check_output, make_folder
+    from amgen import config
+    from amgen.core import checks
+    from amgen.core.errors import UserError
+    from amgen.core.files import check_output, make_folder
 
     changes = {
         "solver": solver,
@@ -123,26 +124,29 @@ def sample(
     if out is not None:
         make_folder(out)
 
-    from amgen import output
-    from amgen.drawing import draw, settings_of_codes, starts_of, summary
-    from amgen.files import sha256
-    from amgen.kinds import Unbalanced
-    from amgen.labels import find_label
-    from amgen.processes import Processes
+    from amgen.core.files import sha256
+    from amgen.core.processes import Processes
+    from amgen.dynamics import Unbalanced
+    from amgen.model.classes import find_label
     from amgen.sampling import Request, describe_solver, load, start_images
+    from amgen.sampling.inversion import read_noise, settings_of_codes, starts_of
+    from amgen.sampling.job import draw, summary
+    from amgen.sampling.trajectory import record
+    from amgen.sampling.writer import ImageFolder, check_images, form_of
     from amgen.solvers import ADAPTIVE
-    from amgen.trajectory import record
+    from amgen.visualization.grids import save_animation, save_grid
+    from amgen.visualization.plots import save_plot
 
     processes = Processes.join(device)
     model = load(run, ema, raw, processes.device)
     number = find_label(model.config, label)
-    form = output.form_of(form, model)
-    points = model.config.noun == "points"
-    output.check_images(model, {"--gif": gif, "--strip": strip})
-    if resample and not isinstance(model.kind, Unbalanced):
-        raise UserError(f"--resample: the {model.config.noun} of this model carry no weights (its dynamics are not unbalanced)")
+    form = form_of(form, model)
+    points = model.config.modality == "points"
+    check_images(model, {"--gif": gif, "--strip": strip})
+    if resample and not isinstance(model.dynamics, Unbalanced):
+        raise UserError(f"--resample: the {model.config.modality} of this model carry no weights (its dynamics are not unbalanced)")
     images = start_images(model, condition_data, print if processes.main else None, preparation)
-    codes = None if noise is None else output.read_noise(noise, model.config.shape)
+    codes = None if noise is None else read_noise(noise, model.config.shape)
     notes: list[str] = []
     if noise is not None and codes is not None:
         indices = starts_of(codes.noise, None if seeds is None else indices, between)
@@ -168,19 +172,19 @@ def sample(
         grid, out = (None, Path("samples")) if points else (Path("samples.png"), None)
     lines: list[str] = notes
     if out is not None or grid is not None:
-        folder = None if out is None else output.ImageFolder(out, form, settings, processes.main, model.config.noun)
+        folder = None if out is None else ImageFolder(out, form, settings, processes.main, model.config.modality)
         drawn = draw(model, options, request, indices, processes, folder, grid, resample)
         lines += [*(f"wrote {line}" for line in drawn.written), *summary(drawn)]
     if processes.main:
         if gif is not None or strip is not None or plot is not None:
             trajectory = record(model, options, indices[:64], request)
             if gif is not None:
-                output.save_animation(gif, trajectory.frames)
+                save_animation(gif, trajectory.frames)
             if strip is not None:
                 columns = min(9, len(trajectory.times))
-                output.save_grid(strip, [trajectory.strip(columns)[: 8 * columns]], columns)
+                save_grid(strip, [trajectory.strip(columns)[: 8 * columns]], columns)
             if plot is not None:
-                output.save_plot(plot, trajectory.times, trajectory.energy, trajectory.speeds)
+                save_plot(plot, trajectory.times, trajectory.energy, trajectory.speeds)
             lines += [f"wrote {file}" for file in (gif, strip, plot) if file is not None]
         print("\n".join(lines))
         print(model.in_words(settings))

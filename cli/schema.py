@@ -63,7 +63,7 @@ def _chosen(key: str | None) -> list[Row]:
     Raises:
         UserError: for a key that there is not, with the nearest one.
     """
-    from amgen.errors import UserError, nearest, short
+    from amgen.core.errors import UserError, nearest, short
 
     rows = list(_rows())
     if key is None:
@@ -85,7 +85,7 @@ def _chosen(key: str | None) -> list[Row]:
 def _rows() -> list[Row]:
     """Return every option of a run; of sections with several kinds, those of each kind below a heading of its own."""
     from amgen.config import Config
-    from amgen.wording import KINDS, sections
+    from amgen.config.wording import KINDS, sections
 
     rows = [Row("", "", "", "Of the whole run:")]
     for name, field in Config.model_fields.items():
@@ -101,7 +101,7 @@ def _rows() -> list[Row]:
 
 
 def _options(section: "type[BaseModel]", prefix: str) -> list[Row]:
-    from amgen.wording import KINDS, sections
+    from amgen.config.wording import KINDS, sections
 
     rows = []
     for name, field in sorted(section.model_fields.items(), key=lambda item: item[0] not in KINDS):

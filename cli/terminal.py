@@ -11,7 +11,7 @@ LONGEST = 2_000
 
 def one_line(message: str) -> str:
     """Return a message as one line that any terminal may be sent: control characters, such as those of file names, are escaped."""
-    from amgen.errors import printable
+    from amgen.core.errors import printable
 
     text = printable(message.strip())
     return text if len(text) <= LONGEST else f"{text[: LONGEST * 3 // 4]} [...] {text[-LONGEST // 5 :]}"
@@ -55,7 +55,7 @@ def prepare() -> None:
     Raises:
         UserError: if standard output is closed.
     """
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     closed = _fill_closed()
     if sys.stderr is None or 2 in closed:

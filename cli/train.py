@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Train a model. The same command again resumes a run that was stopped."""
     from amgen import config
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     if run_dir is not None and not run_dir.strip():
         raise UserError(f"--run-dir {run_dir!r}: expected the name of a folder")
@@ -50,7 +50,7 @@ def _describe(options: "config.Config") -> None:  # type: ignore[name-defined] #
 
     import torch
 
-    from amgen.build import build_action
+    from amgen.model.build import build_action
 
     with torch.device("meta"):
         action = build_action(options)

@@ -8,7 +8,7 @@ from statistics import median
 import torch
 
 from amgen import config
-from amgen.build import build_action, build_loss, build_path
+from amgen.model.build import build_action, build_loss, build_path
 from amgen.paths import OptimalTransportCoupling
 
 

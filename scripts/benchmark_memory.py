@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from amgen import config
-from amgen.build import build_action, build_loss, build_path
-from amgen.memory import peak_bytes
+from amgen.core.memory import peak_bytes
+from amgen.model.build import build_action, build_loss, build_path
 from amgen.paths import PathSample
 
 
@@ -35,7 +35,7 @@ def main() -> None:
 
     def draw(count: int) -> PathSample:
         noise, data = torch.randn(2, count, *settings.image_shape, device=options.device)
-        return path.sample(torch.rand(count, device=options.device), noise, data)
+        return path.sample(torch.rand(count, device=options.device), noise, data, boundary=True, score=True)
 
     def step(passes: int, anew: bool) -> None:
         action.body.checkpoint = anew  # type: ignore[assignment]

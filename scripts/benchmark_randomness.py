@@ -12,7 +12,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from amgen.randomness import Purpose, derive_seed, gaussian
+from amgen.core.randomness import Purpose, derive_seed, gaussian
 
 ROUNDS = 51
 BATCH = 64

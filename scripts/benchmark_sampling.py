@@ -14,10 +14,10 @@ from statistics import median
 import torch
 
 from amgen import config
-from amgen.batching import MOST, fitting
-from amgen.build import build_action
+from amgen.core.batching import MOST, fitting
+from amgen.core.memory import peak_bytes
 from amgen.dynamics import Dynamics
-from amgen.memory import peak_bytes
+from amgen.model.build import build_action
 
 
 def main() -> None:

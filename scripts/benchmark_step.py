@@ -26,18 +26,17 @@ from torch import Tensor, nn
 
 from amgen import config
 from amgen.actions import Action
-from amgen.build import build_action, build_coupling, build_path, build_times
 from amgen.config import ActionConfig, Config, DataConfig
+from amgen.core.devices import device_of
+from amgen.core.errors import UserError
+from amgen.core.files import make_folder
+from amgen.core.memory import peak_bytes
 from amgen.data import ImageDataset
 from amgen.data.sources import ArraySource
-from amgen.dynamics import Dynamics
-from amgen.errors import UserError
-from amgen.files import make_folder
-from amgen.kinds import Entropic, Unbalanced
+from amgen.dynamics import Dynamics, Entropic, Unbalanced
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
-from amgen.memory import peak_bytes
+from amgen.model.build import build_action, build_coupling, build_path, build_times
 from amgen.paths import PathSample
-from amgen.sampling import device_of
 from amgen.training.coupled import CoupledStream
 
 Work = Callable[[], None]
@@ -97,8 +96,8 @@ def all_ways(settings: Config, batch: int, options: argparse.Namespace) -> dict[
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     noise, data = torch.randn(2, batch, *settings.image_shape, device=device)
     noise, data = noise.to(memory_format=layout), data.to(memory_format=layout)
-    sample = path.sample(torch.rand(batch, device=device), noise, data)
-    others = path.sample(sample.t, noise.flip(0), data.flip(0)).boundary
+    sample = path.sample(torch.rand(batch, device=device), noise, data, boundary=True, score=True)
+    others = path.sample(sample.t, noise.flip(0), data.flip(0), boundary=True, score=True).boundary
     independent = replace(sample, boundary=others)
     frozen = Dynamics(copy.deepcopy(action))
 
@@ -205,7 +204,7 @@ def data_of_a_step(settings: Config, batch: int) -> Work:
         step = next(steps)
         drawn = stream.__getitems__(range(step * batch, (step + 1) * batch))
         t, _ = times.draw(0, step, range(batch), batch)
-        path.sample(t.float(), drawn.noise, drawn.images)
+        path.sample(t.float(), drawn.noise, drawn.images, boundary=True, score=True)
 
     return work
 

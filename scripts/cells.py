@@ -23,13 +23,13 @@ from experiments import MARKERS, mean_and_error, new_figure, save_figure, save_r
 
 from amgen import config, sampling
 from amgen.actions import MLP
-from amgen.carrying import Carried, carry
 from amgen.config import Config
+from amgen.core.errors import UserError
+from amgen.core.randomness import Purpose, derive_seed
 from amgen.data import SnapshotDataset, Snapshots, open_dataset
 from amgen.dynamics import Dynamics
-from amgen.errors import UserError
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared, wasserstein
-from amgen.randomness import Purpose, derive_seed
+from amgen.sampling.populations import SimulatedPopulation, simulate_population
 from amgen.solvers import FIXED_STEP, StepGrid
 from amgen.training.main import train
 
@@ -114,7 +114,7 @@ def predictions(common: list[str], options: argparse.Namespace, cells: Snapshots
         for seed in range(options.seeds):
             settings = config.load("cells", [*common, *overrides, f"seed={seed}", f"data.hold_out={time}"])
             model = trained(settings, options.runs / f"{name.replace(' ', '-')}-{time:g}-{seed}")
-            carried = carry(model, torch.tensor(before), [cells.times[place - 1], time], seed=seed)
+            carried = simulate_population(model, torch.tensor(before), [cells.times[place - 1], time], seed=seed)
             weights = carried.log_weights[-1].exp().numpy() if "uAM" in name else None
             clouds.append((carried.points[-1].double().numpy(), weights))
         found[name] = clouds
@@ -152,7 +152,7 @@ def flow_matching(settings: Config, cells: np.ndarray, place: int, seed: int) ->
     np.random.seed(seed)  # noqa: NPY002 (POT's sampling of the plan in torchcfm)
     field = MLP(settings.shape[0], options.width, options.depth, options.time_frequency, options.time_features)
     matcher = ExactOptimalTransportConditionalFlowMatcher(sigma=0.1)
-    points = [dataset.units.inside(torch.as_tensor(part)) for part in dataset.source.points]
+    points = [dataset.units.transform(torch.as_tensor(part)) for part in dataset.source.points]
     first, span = dataset.source.times[0], dataset.source.times[-1] - dataset.source.times[0]
     times = [(time - first) / span for time in dataset.source.times]
     intervals = len(times) - 1
@@ -177,9 +177,9 @@ def flow_matching(settings: Config, cells: np.ndarray, place: int, seed: int) ->
     solver = FIXED_STEP[settings.sampling.solver](StepGrid(settings.sampling.steps))
     with torch.no_grad():
         end = solver.solve(
-            lambda s, x: length * field(torch.full((len(x),), start + length * s), x), dataset.units.inside(torch.as_tensor(cells))
+            lambda s, x: length * field(torch.full((len(x),), start + length * s), x), dataset.units.transform(torch.as_tensor(cells))
         )
-    return dataset.units.outside(end).double().numpy()
+    return dataset.units.inverse_transform(end).double().numpy()
 
 
 def measure(cloud: Cloud, cells: Snapshots, time: float) -> dict[str, float]:
@@ -205,13 +205,15 @@ def average(rows: list[dict[str, float]]) -> dict[str, float]:
     return result
 
 
-def grow(common: list[str], options: argparse.Namespace, cells: SnapshotDataset) -> tuple[list[list[float]], Carried, sampling.Model]:
+def grow(
+    common: list[str], options: argparse.Namespace, cells: SnapshotDataset
+) -> tuple[list[list[float]], SimulatedPopulation, sampling.Model]:
     """Train uAM on all times; return the total mass at each of them for each seed, and the last population with its model."""
     sizes = []
     for seed in range(options.seeds):
         settings = config.load("cells", [*common, *UNBALANCED, f"seed={seed}"])
         model = trained(settings, options.runs / f"uAM-all-{seed}")
-        population = carry(model, torch.tensor(cells.source.points[0]), cells.source.times, seed=seed)
+        population = simulate_population(model, torch.tensor(cells.source.points[0]), cells.source.times, seed=seed)
         sizes.append(population.log_weights.exp().mean(dim=1).tolist())
     return sizes, population, model
 
@@ -225,7 +227,12 @@ def plane_of(cells: SnapshotDataset) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def draw(
-    file: Path, cells: SnapshotDataset, table: dict[str, Any], sizes: list[list[float]], population: Carried, model: sampling.Model
+    file: Path,
+    cells: SnapshotDataset,
+    table: dict[str, Any],
+    sizes: list[list[float]],
+    population: SimulatedPopulation,
+    model: sampling.Model,
 ) -> None:
     """Draw trajectories, growth, the population's size and the distances."""
     figure, axes = new_figure(2, 2, width=4.6, height=3.7)
@@ -234,17 +241,17 @@ def draw(
         gray = str(0.85 - 0.6 * place / (len(times) - 1))
         axes[0, 0].scatter(*plane(points).T, s=3, color=gray, marker=MARKERS[place % 4], lw=0.3, label=f"time {times[place]:g}")
     fine = np.linspace(times[0], times[-1], 10 * (len(times) - 1) + 1)
-    few = carry(model, torch.tensor(cells.source.points[0][:25]), fine.tolist())
+    few = simulate_population(model, torch.tensor(cells.source.points[0][:25]), fine.tolist())
     for path in few.points.double().numpy().transpose(1, 0, 2):
         axes[0, 0].plot(*plane(path).T, color="black", lw=0.7)
     axes[0, 0].set(xlabel="principal component 1", ylabel="principal component 2", title="cells, and 25 trajectories of uAM")
     axes[0, 0].legend(frameon=False, fontsize=7, markerscale=2)
 
-    dynamics = Dynamics(model.action, model.kind, model.path)
+    dynamics = Dynamics(model.action, model.dynamics, model.path)
     everything, growth = np.concatenate(cells.source.points), []
     for place, points in enumerate(cells.source.points):
         t = (times[place] - times[0]) / (times[-1] - times[0])
-        x = cells.units.inside(torch.as_tensor(points)).to(model.device)
+        x = cells.units.transform(torch.as_tensor(points)).to(model.device)
         growth.append(dynamics.growth(min(t, 1.0), x).cpu().numpy() / (times[-1] - times[0]))
     shown = axes[0, 1].scatter(*plane(everything).T, s=4, c=np.concatenate(growth), cmap="gray_r", edgecolors="0.6", lw=0.2)
     figure.colorbar(shown, ax=axes[0, 1], label="growth rate, per unit of time")

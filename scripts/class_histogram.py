@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from amgen import config, sampling
-from amgen.build import build_masses
+from amgen.core.errors import UserError
 from amgen.data import open_dataset, to_float
-from amgen.errors import UserError
 from amgen.evaluation.digits import pretrained
+from amgen.model.build import build_masses
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ import argparse
 from pathlib import Path
 
 from amgen import config, sampling
+from amgen.core.processes import Processes
 from amgen.evaluation.evaluate import Evaluator
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
-from amgen.processes import Processes
 from amgen.training.main import train
 
 COUPLINGS = {"ot": [], "independent": ["coupling.kind=independent"]}

@@ -10,12 +10,12 @@ from typing import Any
 
 from amgen import sampling
 from amgen.config import ODE_SOLVERS
+from amgen.core.processes import Processes
 from amgen.evaluation.evaluate import Evaluator
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
 from amgen.evaluation.report import table
 from amgen.evaluation.sweep import evaluate_all
-from amgen.processes import Processes
 from amgen.solvers import FIXED_STEP
 
 

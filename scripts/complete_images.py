@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from amgen import sampling
-from amgen.data import make_grid
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.core.randomness import Purpose, gaussian
 from amgen.evaluation.restoration import Restoration, baselines, figures
-from amgen.randomness import Purpose, gaussian
 from amgen.sampling import Model, Request
 from amgen.solvers import SDE_SOLVERS
+from amgen.visualization.grids import make_grid
 
 
 def main() -> None:
@@ -62,13 +62,13 @@ def another_draw(model: Model, indices: range, request: Request, number: int) ->
     Raises:
         UserError: if the noise along the way could not differ unless what is given did, both being functions of the seed.
     """
-    if not number or not model.path.choices:
+    if not number or not model.path.auxiliary:
         return replace(request, seed=number)
     if model.config.sampling.solver in SDE_SOLVERS:
         raise UserError(f"solver={model.config.sampling.solver} draws the painted regions and its noise by one seed: use --draws 1")
     batch = sampling.prepare(model, indices, request)
     noise = gaussian(number, Purpose.SAMPLE_NOISE, indices, model.config.image_shape).to(model.device)
-    return replace(request, starts=model.path.prior(noise, batch.data, batch.dynamics.given).cpu())
+    return replace(request, starts=model.path.prior(noise, batch.data, batch.dynamics.conditioning).cpu())
 
 
 if __name__ == "__main__":

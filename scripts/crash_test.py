@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from amgen import checkpoints
+from amgen.model import checkpoints
 
 OPTIONS = [
     *("action.width=8", "action.multipliers=[1,2]", "action.blocks=1", "action.dropout=0.1", "data.flip=true"),

@@ -14,11 +14,11 @@ import torch
 from experiments import new_figure, save_figure, save_report
 
 from amgen import config, sampling
-from amgen.carrying import Carried, carry
-from amgen.data.populations import OrnsteinUhlenbeck
-from amgen.data.simulated import rng_of
+from amgen.core.errors import UserError
+from amgen.data.systems.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from amgen.data.systems.simulation import rng_of
 from amgen.dynamics import Dynamics
-from amgen.errors import UserError
+from amgen.sampling.populations import SimulatedPopulation, simulate_population
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     process, times = OrnsteinUhlenbeck(), np.linspace(0, 1, 21)
     start = process.sample(options.num, 0.0, rng_of(options.seed, 0))
     solver = config.change(model.config.sampling, {"steps": options.steps})
-    carried = carry(model, torch.tensor(start), times.tolist(), solver, options.seed)
+    carried = simulate_population(model, torch.tensor(start), times.tolist(), solver, options.seed)
     rows = [row(model, process, carried, place, options.num, options.seed) for place in range(0, len(times), 5)]
     print(
         f"{options.num} points, seed {options.seed}; standard errors of a mean about {(process.variance(1) / options.num).max() ** 0.5:.1g}"
@@ -54,7 +54,7 @@ def main() -> None:
         draw(options.figure, model, process, carried)
 
 
-def row(model: sampling.Model, process: OrnsteinUhlenbeck, carried: Carried, place: int, num: int, seed: int) -> dict[str, Any]:
+def row(model: sampling.Model, process: OrnsteinUhlenbeck, carried: SimulatedPopulation, place: int, num: int, seed: int) -> dict[str, Any]:
     """Return what was found at one time."""
     t = carried.times[place]
     x = process.sample(num, t, rng_of(seed, place + 1))
@@ -73,11 +73,11 @@ def row(model: sampling.Model, process: OrnsteinUhlenbeck, carried: Carried, pla
 
 def drift(model: sampling.Model, t: float, x: np.ndarray) -> np.ndarray:
     """Return the learned drift at points (N, 2), in the population's own units, which training left as they are."""
-    dynamics = Dynamics(model.action, model.kind, model.path)
+    dynamics = Dynamics(model.action, model.dynamics, model.path)
     return dynamics.drift(t, torch.tensor(x, dtype=torch.float32, device=model.device)).double().cpu().numpy()
 
 
-def draw(file: Path, model: sampling.Model, process: OrnsteinUhlenbeck, carried: Carried) -> None:
+def draw(file: Path, model: sampling.Model, process: OrnsteinUhlenbeck, carried: SimulatedPopulation) -> None:
     """Draw trajectories with the exact spread, and the drift along the first coordinate."""
     figure, axes = new_figure(1, 3, width=3.4, height=3.1)
     times = np.asarray(carried.times)

@@ -42,15 +42,15 @@ from torch.nn import functional
 
 from amgen import config
 from amgen.config import Config
+from amgen.core.errors import AmgenError, UserError
+from amgen.core.files import make_folder
+from amgen.core.processes import Processes
 from amgen.data import ImageDataset, open_dataset, to_float, to_uint8
-from amgen.errors import AmgenError, UserError
 from amgen.evaluation.features import Digits, FeatureExtractor, make_extractor
 from amgen.evaluation.metrics import distance, frechet_error, matched_distance
 from amgen.evaluation.reference import Moments, Reference, of_images
-from amgen.files import make_folder
-from amgen.output import save_grid
-from amgen.processes import Processes
 from amgen.solvers import FIXED_STEP, StepGrid
+from amgen.visualization.grids import save_grid
 
 MAGNIFIED = "digits-16"
 """Name of the embedded digits at twice their size."""

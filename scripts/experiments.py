@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from amgen.errors import UserError
-from amgen.files import make_folder, write_json
+from amgen.core.errors import UserError
+from amgen.core.files import make_folder, write_json
 
 LINES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "x", "D", "+")

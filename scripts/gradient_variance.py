@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from amgen import config
-from amgen.build import build_action, build_path
 from amgen.data import TrainingStream, open_dataset
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
+from amgen.model.build import build_action, build_path
 from amgen.paths import PathSample, StratifiedTimes
 
 
@@ -42,7 +42,7 @@ def measure(path_kind: str, frequency: float, steps: int, batches: int) -> tuple
 
     def sample(step: int) -> PathSample:
         batch = stream.__getitems__(range(64 * step, 64 * (step + 1)))
-        return path.sample(times.draw(0, step, range(64), 64)[0].float(), batch.noise, batch.images)
+        return path.sample(times.draw(0, step, range(64), 64)[0].float(), batch.noise, batch.images, boundary=True, score=True)
 
     optimizer = torch.optim.Adam(action.parameters(), lr=1e-3)
     for step in range(steps):

@@ -23,14 +23,14 @@ from torch.func import jvp
 
 from amgen import config, sampling
 from amgen.actions import MLP
-from amgen.build import build_path
-from amgen.carrying import carry
+from amgen.core.errors import UserError
 from amgen.data import SnapshotDataset, open_dataset
-from amgen.data.hydrogen import BOHR_RADIUS, SPAN, Superposition
-from amgen.data.simulated import rng_of
-from amgen.errors import UserError
+from amgen.data.systems.hydrogen import BOHR_RADIUS, SPAN, Superposition
+from amgen.data.systems.simulation import rng_of
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared
+from amgen.model.build import build_path
 from amgen.paths import StratifiedTimes
+from amgen.sampling.populations import simulate_population
 
 KERNEL = gaussian_kernel(1e-4, factor=3)
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0)
@@ -62,7 +62,7 @@ def main() -> None:
     truth = [wave.metropolis(options.num, t, rng_of(options.seed, place)) for place, t in enumerate(times[1:], start=1)]
     fresh = [wave.metropolis(options.num, t, rng_of(options.seed, -place)) for place, t in enumerate(times[1:], start=1)]
     solver = config.change(model.config.sampling, {"solver": "rk4", "steps": options.steps})
-    carried = carry(model, torch.tensor(start), times.tolist(), solver)
+    carried = simulate_population(model, torch.tensor(start), times.tolist(), solver)
 
     found = {"action matching": list(carried.points[1:].double().numpy())}
     for factor in (1, 10):
@@ -133,7 +133,7 @@ def learn_score(model: sampling.Model, samples: int, batch: int = 500) -> Score:
     clock = time.perf_counter()
     for step in range(steps):
         items = stream.__getitems__(range(step * batch, (step + 1) * batch))
-        sample = path.sample(times.draw(0, step, range(batch), batch)[0].float(), items.noise, items.images)
+        sample = path.sample(times.draw(0, step, range(batch), batch)[0].float(), items.noise, items.images, boundary=True, score=True)
         optimizer.zero_grad()
         sliced_loss(network, sample.t, sample.x, torch.randn_like(sample.x)).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -145,7 +145,7 @@ def learn_score(model: sampling.Model, samples: int, batch: int = 500) -> Score:
 
     def score(x: np.ndarray, t: float) -> np.ndarray:
         with torch.no_grad():
-            inside = units.inside(torch.as_tensor(x))
+            inside = units.transform(torch.as_tensor(x))
             slope = network(torch.full((len(x),), t / SPAN), inside)
         return (slope.double() @ inverse).numpy()
 

@@ -22,9 +22,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from amgen import checkpoints, config
-from amgen.build import build_action
+from amgen import config
 from amgen.config import Config
+from amgen.model import checkpoints
+from amgen.model.build import build_action
 from amgen.training.main import train
 
 SMALL = [

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from amgen import config
-from amgen.build import build_action, build_loss, build_path
+from amgen.core.devices import tf32
 from amgen.losses import ActionMatchingLoss
+from amgen.model.build import build_action, build_loss, build_path
 from amgen.paths import PathSample
-from amgen.precision import tf32
 
 
 def main() -> None:
@@ -30,7 +30,10 @@ def main() -> None:
     for parameter in action.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     noise, data = torch.randn(2, options.batch, *settings.image_shape, device=options.device)
-    loss, sample = build_loss(settings, action, path), path.sample(torch.rand(options.batch, device=options.device), noise, data)
+    loss, sample = (
+        build_loss(settings, action, path),
+        path.sample(torch.rand(options.batch, device=options.device), noise, data, boundary=True, score=True),
+    )
     columns = {"bf16": layer_errors(loss, sample, torch.bfloat16)}
     if options.device.startswith("cuda"):
         columns["tf32"] = layer_errors(loss, sample, None)

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from amgen.actions import Action
-from amgen.batching import in_batches
-from amgen.build import build_action, build_coupling, build_kind, build_loss, build_path, build_times
 from amgen.config import Config
+from amgen.core.batching import in_batches
+from amgen.core.errors import Diverged
+from amgen.core.randomness import Purpose, gaussian
 from amgen.data import ImageDataset, to_uint8
 from amgen.dynamics import Dynamics
-from amgen.errors import Diverged
+from amgen.model.build import build_action, build_coupling, build_dynamics, build_loss, build_path, build_times
 from amgen.paths import PathSample
-from amgen.randomness import Purpose, gaussian
 from amgen.solvers import ODESolver
 from amgen.solvers.ode import Velocity
 from amgen.training.coupled import CoupledStream
@@ -86,11 +86,11 @@ class FlowMatching(Method):
 
     def __init__(self, settings: Config):
         self.network = build_action(settings).body
-        self._kind = build_kind(settings, build_path(settings))
+        self._kind = build_dynamics(settings, build_path(settings))
 
     def loss(self, sample: PathSample) -> Tensor:
         """Return the loss at each point."""
-        return self._kind.gap(self.network(sample.t, sample.x), sample.velocity)
+        return self._kind.fenchel_young(self.network(sample.t, sample.x), sample.velocity)
 
     def velocity(self) -> Velocity:
         """Return the network as it is, without gradients."""

@@ -29,8 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from amgen import config
-from amgen.build import build_action, build_loss, build_path
 from amgen.losses import ActionMatchingLoss
+from amgen.model.build import build_action, build_loss, build_path
 from amgen.paths import PathSample
 
 
@@ -144,7 +144,7 @@ def parts(preset: str, batch: int) -> tuple[ActionMatchingLoss, PathSample]:
     settings = config.load(preset, ["action.dropout=0"])
     path = build_path(settings)
     noise, data = torch.randn(2, batch, *settings.image_shape)
-    return build_loss(settings, build_action(settings), path), path.sample(torch.rand(batch), noise, data)
+    return build_loss(settings, build_action(settings), path), path.sample(torch.rand(batch), noise, data, boundary=True, score=True)
 
 
 def step(loss: torch.nn.Module, sample: PathSample) -> None:

@@ -14,12 +14,12 @@ import torch
 from experiments import MARKERS, new_figure, save_figure, save_report
 
 from amgen import sampling
-from amgen.carrying import Carried, carry
 from amgen.config import Config, change
-from amgen.data.populations import Mixture
-from amgen.data.simulated import rng_of
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.data.systems.mixture import Mixture
+from amgen.data.systems.simulation import rng_of
 from amgen.sampling import effective_sample_size
+from amgen.sampling.populations import SimulatedPopulation, simulate_population
 from amgen.training.main import train
 
 BALANCED = {"dynamics": {"kind": "balanced"}, "loss": {"form": "marginal"}}
@@ -43,7 +43,7 @@ def main() -> None:
     mixture, times = Mixture(), np.linspace(0, 1, 11)
     points, _ = mixture.sample(options.num, rng_of(options.seed, 0))
     runs = {"uAM": model, "AM": sampling.load(beside)}
-    carried = {name: carry(run, torch.tensor(points), times.tolist()) for name, run in runs.items()}
+    carried = {name: simulate_population(run, torch.tensor(points), times.tolist()) for name, run in runs.items()}
     rows = {name: measure(mixture, found) for name, found in carried.items()}
     print(
         f"{options.num} points, seed {options.seed}; exact shares {np.round(mixture.shares(0), 3)} at t = 0, {mixture.shares(1)} at t = 1"
@@ -68,7 +68,7 @@ def balanced(settings: Config) -> Config:
     return change(settings, {**BALANCED, "data": {**settings.data.model_dump(mode="json"), "times": None, "origin": None, "axes": None}})
 
 
-def measure(mixture: Mixture, carried: Carried) -> dict[str, Any]:
+def measure(mixture: Mixture, carried: SimulatedPopulation) -> dict[str, Any]:
     """Return what became of the population at t = 1."""
     log_weights = carried.log_weights[-1]
     weights = np.exp(log_weights.numpy())
@@ -92,7 +92,7 @@ def shares_of(mixture: Mixture, points: np.ndarray, weights: np.ndarray) -> np.n
     return sums / sums.sum()
 
 
-def draw(file: Path, mixture: Mixture, carried: dict[str, Carried]) -> None:
+def draw(file: Path, mixture: Mixture, carried: dict[str, SimulatedPopulation]) -> None:
     """Draw where points end, as large as their weight, and the shares over time."""
     figure, axes = new_figure(1, 3, width=3.6, height=3.4)
     for axis, (name, found) in zip(axes[0], carried.items(), strict=False):

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from amgen import checkpoints
 from amgen.actions import MLP, Action, DotAction
-from amgen.build import build_action
 from amgen.config import Config
+from amgen.model import checkpoints
+from amgen.model.build import build_action
 
 TINY = [
     "action.width=8",

@@ -8,8 +8,9 @@ import pytest
 import torch
 from helpers import TINY
 
-from amgen import checkpoints, config
+from amgen import config
 from amgen.config import Config
+from amgen.model import checkpoints
 
 README = Path(__file__).parents[1] / "README.md"
 

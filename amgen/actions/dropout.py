@@ -24,7 +24,7 @@ class Dropout(nn.Module):
         self.layer = layer
         self._threshold = round(rate * 2**32) - 2**31
 
-    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         """Drop entries of `x` (B, ...) by `keys`, int32 (B, 2), of `amgen.randomness.keys`; None where nothing is to be dropped.
 
         Raises:
@@ -32,15 +32,15 @@ class Dropout(nn.Module):
         """
         if not self.training or self.rate == 0:
             return x
-        if keys is None:
+        if dropout_seeds is None:
             raise ValueError("dropout needs a key for each sample (amgen.randomness.keys), or eval() where nothing is to be dropped")
-        return torch.where(self._kept(x, keys), x / (1 - self.rate), 0.0)
+        return torch.where(self._kept(x, dropout_seeds), x / (1 - self.rate), 0.0)
 
-    def _kept(self, x: Tensor, keys: Tensor) -> Tensor:
+    def _kept(self, x: Tensor, dropout_seeds: Tensor) -> Tensor:
         """Return which entries stay, bool, shaped like `x`: hash (key, layer, entry) to 32 bits and compare."""
         entries = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
         places = _mix(_mix(entries * _STRIDE) + (self.layer + 1) * 0x3504F333 % 2**31)
-        draws = _mix((places ^ keys[:, :1]) * _FIRST + keys[:, 1:])
+        draws = _mix((places ^ dropout_seeds[:, :1]) * _FIRST + dropout_seeds[:, 1:])
         return (draws >= self._threshold).view(x.shape)
 
     def extra_repr(self) -> str:

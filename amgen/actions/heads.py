@@ -30,13 +30,13 @@ class Action(nn.Module):
         self.period = period
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
         """Evaluate s at times `t` (B,) and points `x` (B, ...), shape (B,)."""
         if self.period is not None:
             angle = (2 * math.pi / self.period) * x
             x = torch.cat([angle.cos(), angle.sin()], dim=1)
-        action = self.combine(x, self.body(t, x, label, condition, keys))
+        action = self.combine(x, self.body(t, x, label, condition, dropout_seeds))
         return action if self.offset is None else action + self.offset(t)
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:

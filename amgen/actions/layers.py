@@ -79,10 +79,10 @@ class ResidualBlock(nn.Module):
         self.conv2 = zero(Conv2d(channels_out, channels_out, 3))
         self.skip = Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, dropout_seeds: Tensor | None = None) -> Tensor:
         """Map (B, channels_in, H, W) to (B, channels_out, H, W); `embedding` is (B, embedding), already activated; `keys` for dropout."""
         h = self.conv1(self.norm1(x)) + self.embed(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(self.norm2(h), keys))
+        h = self.conv2(self.dropout(self.norm2(h), dropout_seeds))
         return self.skip(x) + h
 
 

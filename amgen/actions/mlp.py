@@ -43,7 +43,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
         """Map times (B,) and vectors (B, dimension) to (B, dimension), or to features (B, width)."""
         if label is not None or condition is not None:

@@ -16,7 +16,7 @@ from torch.func import functional_call, vjp
 from amgen.actions.second_order import by_rule, differentiated_twice
 
 
-def recompute(module: nn.Module, *inputs: Tensor, keys: Tensor | None = None) -> Tensor:
+def recompute(module: nn.Module, *inputs: Tensor, dropout_seeds: Tensor | None = None) -> Tensor:
     """Evaluate `module(*inputs, keys)` and keep no activation inside for the backward passes; derivatives of any order are right.
 
     The module must be a function of inputs, keys and parameters: dropout by keys, no running statistics.
@@ -28,7 +28,7 @@ def recompute(module: nn.Module, *inputs: Tensor, keys: Tensor | None = None) ->
     def run(*tensors: Tensor) -> Tensor:
         # Backward passes run outside the region of mixed precision that the forward pass ran in.
         with torch.autocast(device, dtype, enabled, cache_enabled=False):
-            return functional_call(module, dict(zip(names, tensors[count:], strict=True)), (*tensors[:count], keys))
+            return functional_call(module, dict(zip(names, tensors[count:], strict=True)), (*tensors[:count], dropout_seeds))
 
     pull = _pull_twice if by_rule() else _pull
     return _Recomputed.apply(_Function(run, pull, count), *inputs, *parameters)

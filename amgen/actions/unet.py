@@ -103,7 +103,7 @@ class UNet(nn.Module):
         self.head = None if out_channels is None else zero(Conv2d(current, out_channels, 3))
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
         """Evaluate f.
 
@@ -131,27 +131,27 @@ class UNet(nn.Module):
         h = self.stem(x)
         skips = [h]
         for layers in self.down:
-            h = self._run(layers, h, embedding, keys)
+            h = self._run(layers, h, embedding, dropout_seeds)
             skips.append(h)
-        h = self._run(self.middle, h, embedding, keys)
+        h = self._run(self.middle, h, embedding, dropout_seeds)
         for layers in self.up:
             if isinstance(layers[0], ResidualBlock):  # type: ignore[index]
                 h = torch.cat([h, skips.pop()], dim=1)
-            h = self._run(layers, h, embedding, keys)
+            h = self._run(layers, h, embedding, dropout_seeds)
         h = self.norm(h)
         return h if self.head is None else self.head(h)
 
-    def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
+    def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         if self.checkpoint and self.training:
-            return recompute(stage, h, embedding, keys=keys)
-        return stage(h, embedding, keys)
+            return recompute(stage, h, embedding, dropout_seeds=dropout_seeds)
+        return stage(h, embedding, dropout_seeds)
 
 
 class Stage(nn.ModuleList):
     """Layers that run in turn, between two skip connections."""
 
-    def forward(self, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         """Map (B, C, H, W) on, giving the embedding and the keys to those layers that take them."""
         for layer in self:
-            h = layer(h, embedding, keys) if isinstance(layer, ResidualBlock) else layer(h)
+            h = layer(h, embedding, dropout_seeds) if isinstance(layer, ResidualBlock) else layer(h)
         return h

@@ -10,14 +10,11 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from amgen.config import DataConfig
-from amgen.decoding import refuse_deep
-from amgen.errors import UserError
+from amgen.core.decoding import refuse_deep
+from amgen.core.errors import UserError
 
 PREPARATION = 2
 """Number of the rules by which a file becomes an image; to be raised when they change, for what was computed before is then stale."""
-
-VISIBLE = 32
-"""Pixels that an image takes in a grid, at least about."""
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -44,24 +41,6 @@ def prepare(image: Image.Image, options: DataConfig, name: str) -> Tensor:
     """
     image = _set_mode(_flatten_alpha(image, options), options, name)
     return _set_size(v2.functional.pil_to_tensor(image), options, name)
-
-
-def make_grid(images: Tensor, *others: Tensor, columns: int | None = None, padding: int = 1) -> Image.Image:
-    """Tile uint8 images (N, C, H, W) row by row into one picture, about square unless `columns` is given.
-
-    With `others`, of the same shape, each row of `images` (of 8 or more) is followed by the same row of each of them. Small images are
-    enlarged by a whole number, each pixel repeated, until a person can see them.
-    """
-    from torchvision.utils import make_grid as tile
-
-    square = max(1, round((len(images) * (1 + len(others))) ** 0.5))
-    columns = columns or (min(len(images), max(8, square)) if others else square)
-    rows = [part for group in zip(*(part.split(columns) for part in (images, *others)), strict=True) for part in group]
-    # A last row that is not full is padded, so that the next set starts on a row of its own.
-    full = [torch.cat([row, row.new_full((columns - len(row), *row.shape[1:]), 128)]) for row in rows] if others else rows
-    grid = tile(torch.cat(full), nrow=columns, padding=padding, pad_value=128)
-    scale = max(1, VISIBLE // images.shape[-1])
-    return to_image(grid.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1))
 
 
 def to_image(image: Tensor) -> Image.Image:

@@ -5,9 +5,9 @@ from typing import overload
 
 from amgen.config import DataConfig, SimulatedConfig, SnapshotsConfig
 from amgen.data.dataset import ImageDataset
-from amgen.data.simulated import simulate
 from amgen.data.snapshots import SnapshotDataset
 from amgen.data.sources import open_source
+from amgen.data.systems.simulation import simulate
 from amgen.data.tables import read_table
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from amgen.config import PopulationConfig, SimulatedConfig, SnapshotsConfig
-from amgen.data.dataset import Batch
+from amgen.core.errors import UserError
+from amgen.core.randomness import Purpose, derive_seed, gaussian, permutation
+from amgen.data.stream import Batch
 from amgen.data.tables import Snapshots
 from amgen.data.units import Units
-from amgen.errors import UserError
-from amgen.randomness import Purpose, derive_seed, gaussian, permutation
 
 
 class SnapshotDataset:
@@ -41,7 +41,7 @@ class SnapshotDataset:
         weighed = zip(self.source.points, self.source.masses, strict=True)
         # For each time a table (N_k, D + 1): the point and its mass. Where rows are paired, whole chains lie together.
         self._tables = [
-            torch.cat([self.units.inside(torch.as_tensor(points)), torch.as_tensor(masses)[:, None].float()], dim=1)
+            torch.cat([self.units.transform(torch.as_tensor(points)), torch.as_tensor(masses)[:, None].float()], dim=1)
             for points, masses in weighed
         ]
         if not all(table.isfinite().all() and (table[:, -1] > 0).all() for table in self._tables):

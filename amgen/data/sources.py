@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from amgen.config import DataConfig
-from amgen.decoding import check_size, decode, open_regular, unreadable
-from amgen.errors import UserError, nearest, printable
-from amgen.files import locked, make_folder
+from amgen.core.decoding import check_size, decode, open_regular, unreadable
+from amgen.core.errors import UserError, nearest, printable
+from amgen.core.files import locked, make_folder
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 TABLES = frozenset({".csv", ".tsv", ".npz", ".h5ad", ".parquet"})

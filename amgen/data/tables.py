@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from amgen.config import SnapshotsConfig
-from amgen.decoding import open_regular
-from amgen.errors import UserError, nearest, printable
-from amgen.memory import free_bytes
+from amgen.core.decoding import open_regular
+from amgen.core.errors import UserError, nearest, printable
+from amgen.core.memory import free_bytes
 
 LAYOUTS = (("times", "points"), ("sample_labels", "pcs"))
 """Arrays of an npz that hold times (N,) and features (N, D); the second pair is that of the embryoid-body data in common use."""

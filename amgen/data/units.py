@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 
 
 class Units:
@@ -59,11 +59,11 @@ class Units:
             raise UserError(f"data.whiten={whiten}: a column is constant or follows from the others: set data.whiten=none or drop it")
         return cls(_rounded(points.mean(axis=0)), _rounded(axes))
 
-    def inside(self, points: Tensor) -> Tensor:
+    def transform(self, points: Tensor) -> Tensor:
         """Map x (..., D) to z, float32, on the CPU."""
         return ((points.cpu().double() - self.origin) @ self._inverse.T).float()
 
-    def outside(self, points: Tensor) -> Tensor:
+    def inverse_transform(self, points: Tensor) -> Tensor:
         """Map z (..., D) to x, float32, on the CPU."""
         return (self.origin + points.cpu().double() @ self.axes.T).float()
 

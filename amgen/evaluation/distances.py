@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """k(x, y) of points (N, D) and (M, D), shape (N, M)."""

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amgen.batching import in_batches
-from amgen.build import build_masses
 from amgen.config import SamplingConfig
-from amgen.errors import UserError
+from amgen.core.batching import in_batches
+from amgen.core.errors import UserError
+from amgen.core.processes import Processes
+from amgen.core.progress import Progress
+from amgen.core.randomness import Purpose, permutation
+from amgen.dynamics import Unbalanced
 from amgen.evaluation import metrics, names
 from amgen.evaluation.features import FeatureExtractor
 from amgen.evaluation.metrics import Figure
@@ -24,11 +27,7 @@ from amgen.evaluation.reference import Reference
 from amgen.evaluation.report import Evaluation
 from amgen.evaluation.restoration import Restoration, figures
 from amgen.evaluation.restoration import baselines as baselines_of
-from amgen.kinds import Unbalanced
-from amgen.output import save_grid
-from amgen.processes import Processes
-from amgen.progress import Progress
-from amgen.randomness import Purpose, permutation
+from amgen.model.build import build_masses
 from amgen.sampling import (
     Model,
     Request,
@@ -41,6 +40,7 @@ from amgen.sampling import (
     resample,
     solver_of,
 )
+from amgen.visualization.grids import save_grid
 
 DEFAULT_NUM = 10_000
 FEW = 10_000
@@ -50,7 +50,7 @@ PAIRS = 16
 
 
 @dataclass(frozen=True)
-class Choices:
+class MetricOptions:
     """What to measure.
 
     Attributes:
@@ -109,15 +109,21 @@ class Evaluator:
         self,
         extractor: FeatureExtractor,
         reference: Reference,
-        choices: Choices = Choices(),
+        metric_options: MetricOptions = MetricOptions(),
         processes: Processes = Processes(),  # noqa: B008 (immutable)
         held_out: Reference | None = None,
     ):
-        self.extractor, self.reference, self.choices, self.processes, self.held_out = extractor, reference, choices, processes, held_out
-        for name in choices.metrics:
+        self.extractor, self.reference, self.metric_options, self.processes, self.held_out = (
+            extractor,
+            reference,
+            metric_options,
+            processes,
+            held_out,
+        )
+        for name in metric_options.metrics:
             if reason := _lacking(name, extractor, reference):
                 raise UserError(f"metrics={name} need {reason}: leave it out")
-        if held_out is not None and "nearest" not in choices.metrics:
+        if held_out is not None and "nearest" not in metric_options.metrics:
             raise UserError("held-out images are for metrics=nearest: add it, or leave them out")
         if held_out is not None and (held_out.features is None or len(held_out.features) < 2):
             raise UserError(f"held-out images ({held_out.description}) must be images, and at least 2")
@@ -135,8 +141,8 @@ class Evaluator:
             UserError: if there are too few images for what is to be measured, or features are not finite.
             Diverged: if an image comes out with values that are not finite.
         """
-        refused = [name for name in self.choices.metrics if name in UNWEIGHTED]
-        if refused and isinstance(model.kind, Unbalanced):
+        refused = [name for name in self.metric_options.metrics if name in UNWEIGHTED]
+        if refused and isinstance(model.dynamics, Unbalanced):
             raise UserError(f"metrics={refused[0]} need images that count the same, and those of unbalanced dynamics do not: leave it out")
         if request.label is not None and self.reference.about.get("label") != request.label:
             raise UserError(
@@ -156,9 +162,9 @@ class Evaluator:
             progress.advance(1)
         figures = [figure for _, found in sorted(self.processes.gather(parts), key=lambda part: part[0]) for figure in found]
         clock.lap("measuring")
-        if num < FEW and "fid" in self.choices.metrics:
+        if num < FEW and "fid" in self.metric_options.metrics:
             warnings.append(f"distances of {num:,} images are biased upwards: compare them at equal n alone, or by the floor")
-        if num <= self.extractor.dimension and "fid" in self.choices.metrics:
+        if num <= self.extractor.dimension and "fid" in self.metric_options.metrics:
             warnings.append(
                 f"{num:,} images do not determine a covariance of {self.extractor.dimension:,} dimensions: the standard error and the "
                 "extrapolation are rough"
@@ -188,19 +194,19 @@ class Evaluator:
         start = None if request.images is None else request.images.source.fingerprint()
         held_out = None if self.held_out is None else self.held_out.identity
         sets = {"reference": self.reference.identity, "held_out": held_out, "start": start}
-        return {**self.choices.describe(), **{name: value for name, value in sets.items() if value is not None}}
+        return {**self.metric_options.describe(), **{name: value for name, value in sets.items() if value is not None}}
 
     def check(self, num: int) -> None:
         """Refuse what `num` images cannot give, before they are made."""
         real = None if self.reference.features is None else len(self.reference.features)
-        names.check_counts(self.choices.metrics, num, real, self.choices.kid_subset_size)
+        names.check_counts(self.metric_options.metrics, num, real, self.metric_options.kid_subset_size)
 
     def _generate(self, model: Model, options: SamplingConfig, num: int, request: Request, clock: "Clock") -> "_Generated":
         """Return the features of the generated images, made and extracted on all processes."""
         solver, nfe = solver_of(options), 0
         features = torch.zeros(num, self.extractor.dimension)
         log_weights = torch.zeros(num, 1, dtype=torch.float64)
-        restored = _Restored(model, request, self.extractor, num) if model.path.guided else None
+        restored = _Restored(model, request, self.extractor, num) if model.path.conditional else None
 
         def work(batch: Sequence[int]) -> int:
             rows = slice(batch[0], batch[-1] + 1)
@@ -227,7 +233,7 @@ class Evaluator:
         wrong = (~torch.isfinite(features).all(dim=1)).nonzero()
         if len(wrong):
             raise UserError(f"features={self.extractor.name} of image {int(wrong[0])} are not finite: choose others")
-        weighted = isinstance(model.kind, Unbalanced)
+        weighted = isinstance(model.dynamics, Unbalanced)
         weights = self.processes.merge(log_weights)[:, 0].tolist() if weighted else None
         nfe = max(self.processes.gather([nfe]))
         if restored is not None:
@@ -255,7 +261,7 @@ class Evaluator:
 
     def _measures(self, generated: "_Generated", features: Tensor, reference: Reference, seed: int) -> list[Callable[[], list[Figure]]]:
         """Return the work that makes figures, in the order of the report; `features` count each image by its weight."""
-        real, extractor, choices = reference.features, self.extractor, self.choices
+        real, extractor, metric_options = reference.features, self.extractor, self.metric_options
         weighted = generated.log_weights is not None  # images that repeat tell less than their number
         numbers = f"{len(features):,} generated against {_number(reference.count)} real images"
 
@@ -279,7 +285,7 @@ class Evaluator:
 
         def kernel() -> list[Figure]:
             assert real is not None
-            subsets, size = choices.kid_subsets, choices.kid_subset_size
+            subsets, size = metric_options.kid_subsets, metric_options.kid_subset_size
             value, error = metrics.kernel_distance(features, real, subsets, size, seed)
             note = f"{subsets} subsets of {size:,} images"
             return [Figure(extractor.figure("KID"), value, error, note, {"subsets": subsets, "subset_size": size})]
@@ -304,8 +310,8 @@ class Evaluator:
         several = {"fid": [frechet, by_number], "kid": [kernel], "is": [inception], "prc": [shares], "nearest": [nearest]}
         if real is not None and not weighted:
             several["fid"].append(matched)
-        restored = [] if generated.restored is None else generated.restored.measures(reference.moments, "fid" in choices.metrics)
-        return [measure for name in METRICS if name in choices.metrics for measure in several[name]] + restored
+        restored = [] if generated.restored is None else generated.restored.measures(reference.moments, "fid" in metric_options.metrics)
+        return [measure for name in METRICS if name in metric_options.metrics for measure in several[name]] + restored
 
     def _nearest(self, features: Tensor, seed: int) -> Figure:
         """Compare how near generated and held-out real images are to training images, the reference.
@@ -401,9 +407,9 @@ class Clock:
         self._last = now
 
 
-def check_pairs(file: Path, choices: Choices, reference: Reference) -> None:
+def check_pairs(file: Path, metric_options: MetricOptions, reference: Reference) -> None:
     """Refuse a picture of pairs that could not be drawn."""
-    if "nearest" not in choices.metrics:
+    if "nearest" not in metric_options.metrics:
         raise UserError(f"--neighbours {file} shows what metrics=nearest found: add it")
     if reference.dataset is None:
         raise UserError(f"--neighbours {file}: the images of {reference.description} are not at hand: give images with --data")

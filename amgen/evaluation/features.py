@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from amgen.batching import out_of_memory
+from amgen.core.batching import out_of_memory
+from amgen.core.errors import AmgenError, UserError
+from amgen.core.files import sha256
 from amgen.data import to_float
-from amgen.errors import AmgenError, UserError
 from amgen.evaluation import digits, efficientnet
 from amgen.evaluation.names import check_features
-from amgen.files import sha256
 
 T = TypeVar("T")
 

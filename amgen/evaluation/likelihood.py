@@ -28,21 +28,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amgen.batching import in_batches
 from amgen.config import ODE_SOLVERS, SDE_SOLVERS, SamplingConfig, change
+from amgen.core.batching import in_batches
+from amgen.core.errors import Diverged, UserError
+from amgen.core.processes import Processes
+from amgen.core.progress import Progress
+from amgen.core.randomness import Purpose, derive_seed, permutation, rademacher, uniforms
 from amgen.data import ImageDataset, open_dataset, to_float
-from amgen.dynamics import Dynamics
-from amgen.errors import Diverged, UserError
+from amgen.dynamics import Dynamics, Entropic, Unbalanced
 from amgen.evaluation.metrics import Figure
 from amgen.evaluation.reference import fingerprint
 from amgen.evaluation.report import Evaluation
-from amgen.kinds import Entropic, Unbalanced
-from amgen.labels import labels_of
 from amgen.paths import Path
-from amgen.processes import Processes
-from amgen.progress import Progress
-from amgen.randomness import Purpose, derive_seed, permutation, rademacher, uniforms
 from amgen.sampling import Model, describe_solver, solver_of
+from amgen.sampling.conditioning import labels_of
 from amgen.solvers import ADAPTIVE, ODESolver
 
 DEFAULT_NUM = 1_000
@@ -95,7 +94,7 @@ def evaluate(
 
     def prepared(batch: Sequence[int]) -> tuple[Dynamics, Tensor, Tensor | None]:
         labels = labels_of(model.config, batch, images=dataset)
-        dynamics = Dynamics(model.action, model.kind, model.path, None if labels is None else labels.to(model.device))
+        dynamics = Dynamics(model.action, model.dynamics, model.path, None if labels is None else labels.to(model.device))
         x = dequantise(dataset.images(batch), seed, batch).to(model.device)
         return dynamics, x, draw_probes(seed, batch, probes, x.shape[1:]).to(x) if probes else None
 
@@ -120,7 +119,7 @@ def evaluate(
         figures=[bits_figure(torch.tensor([bits[index] for index in indices], dtype=torch.float64), exact=not probes)],
         generated=0,
         real=len(indices),
-        reference=f"{dataset.source.description}, drawn by the seed from {len(dataset):,}{', each given its class' * labelled}",
+        reference=f"{dataset.source.description}, drawn by the seed from {len(dataset):,}{', each conditioning its class' * labelled}",
         features=None,
         model=model.describe(),
         sampling={**describe_solver(options), "NFE": evaluations, "seed": seed, "probes": probes or "exact"},
@@ -176,17 +175,17 @@ def check(model: Model, solver: str) -> None:
         UserError: with the reason and an alternative.
     """
     model.config.image_shape  # noqa: B018 (refuses models of points)
-    if isinstance(model.kind, Entropic):
+    if isinstance(model.dynamics, Entropic):
         raise UserError(
             "entropic dynamics are an SDE, whose density does not follow from the action alone: "
             "score the model with amgen eval-fid, or train with dynamics.kind=balanced"
         )
-    if isinstance(model.kind, Unbalanced):
+    if isinstance(model.dynamics, Unbalanced):
         raise UserError(
             "unbalanced dynamics create and destroy mass, so that carrying noise along leaves out a part of the density: "
             "compare class shares with scripts/class_histogram.py, or train with dynamics.kind=balanced"
         )
-    if model.path.guided:
+    if model.path.conditional:
         raise UserError(
             f"path.kind={model.config.path.kind} starts from given images, so that what it generates has no density among all images: "
             "compare with the truth by scripts/complete_images.py, or train with path.kind=linear"

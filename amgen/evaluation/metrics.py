@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.core.randomness import Purpose, permutation
 from amgen.evaluation.moments import ROWS, Moments, power
 from amgen.evaluation.names import NEIGHBOURS, SPLITS
-from amgen.randomness import Purpose, permutation
 
 
 @dataclass

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 
 ROWS = 4096
 """Feature vectors that are looked at together, which bounds the memory."""

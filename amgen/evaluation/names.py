@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from amgen.config import ADAPTIVE_SOLVERS, SamplingConfig, change
-from amgen.errors import UserError, unknown
+from amgen.core.errors import UserError, unknown
 
 METRICS = ("fid", "kid", "is", "prc", "nearest")
 UNWEIGHTED = ("kid", "prc")

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from amgen.config import DataConfig, change
+from amgen.core.errors import UserError
+from amgen.core.files import make_folder, replacing, sha256
+from amgen.core.processes import Processes
+from amgen.core.progress import Progress
+from amgen.core.randomness import Purpose, permutation
 from amgen.data import ImageDataset, open_dataset
 from amgen.data.images import PREPARATION
-from amgen.errors import UserError
 from amgen.evaluation.features import FeatureExtractor
 from amgen.evaluation.moments import Moments
-from amgen.files import make_folder, replacing, sha256
-from amgen.labels import numbers_by_name
-from amgen.processes import Processes
-from amgen.progress import Progress
-from amgen.randomness import Purpose, permutation
+from amgen.model.classes import numbers_by_name
 
 
 @dataclass

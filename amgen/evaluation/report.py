@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.core.files import make_folder, write_json
 from amgen.evaluation.metrics import Figure
-from amgen.files import make_folder, write_json
 
 
 @dataclass

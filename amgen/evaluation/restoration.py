@@ -76,7 +76,7 @@ def baselines(model: Model, indices: Sequence[int], request: Request) -> dict[st
     batch = prepare(model, indices, request)
     if batch.data is None:
         return {}
-    return {name: to_uint8(images).cpu() for name, images in model.path.baselines(batch.data, batch.dynamics.given).items()}
+    return {name: to_uint8(images).cpu() for name, images in model.path.baselines(batch.data, batch.dynamics.conditioning).items()}
 
 
 def figures(values: Mapping[int, Mapping[str, Score]], shape: Sequence[int]) -> list[Figure]:

@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from amgen import checkpoints, sampling
+from amgen import sampling
 from amgen.config import SamplingConfig
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.core.files import replacing, write_text
 from amgen.evaluation.evaluate import Evaluator
 from amgen.evaluation.report import Evaluation
-from amgen.files import replacing, write_text
-from amgen.output import figure_of
+from amgen.model import checkpoints
 from amgen.sampling import Request
+from amgen.visualization.plots import figure_of
 
 
 def chosen_checkpoints(run: Path, text: str | None) -> list[Path]:

@@ -32,8 +32,8 @@ from torch.func import grad, vjp, vmap
 
 from amgen.actions import Action
 from amgen.actions.second_order import input_gradient
-from amgen.errors import UserError
-from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
+from amgen.core.errors import UserError
+from amgen.dynamics import Balanced, DynamicsType, Entropic, Unbalanced
 from amgen.losses.weights import CONSTANT, TimeWeight
 from amgen.paths import Path, PathSample
 from amgen.paths.base import expand
@@ -67,13 +67,23 @@ class ActionMatchingLoss(nn.Module):
         UserError: if the kind of dynamics cannot be learned on the path in this form; the message says what can.
     """
 
-    def __init__(self, action: Action, path: Path, kind: Kind | None = None, weight: TimeWeight = CONSTANT):
+    def __init__(self, action: Action, path: Path, dynamics: DynamicsType | None = None, weight: TimeWeight = CONSTANT):
         super().__init__()
         self.action = action
         self.path = path
-        self.kind = Balanced() if kind is None else kind
+        self.dynamics = Balanced() if dynamics is None else dynamics
         self.weight = weight
         self.check()
+
+    @property
+    def needs_boundary(self) -> bool:
+        """Whether samples must bring those of both ends: `path.sample(..., boundary=loss.needs_boundary)`."""
+        return False
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether samples must bring their conditional score: `path.sample(..., score=loss.needs_score)`."""
+        return False
 
     def check(self) -> None:
         """Refuse what cannot be learned."""
@@ -86,9 +96,14 @@ class ActionMatchingLoss(nn.Module):
 class ConditionalLoss(ActionMatchingLoss):
     """Regression of the action's gradient, and of its growth, on those of the paths."""
 
+    @property
+    def needs_score(self) -> bool:
+        """True for entropic dynamics."""
+        return isinstance(self.dynamics, Entropic)
+
     def check(self) -> None:
         """Refuse entropic dynamics where the conditional score is missing or not integrable."""
-        if not isinstance(self.kind, Entropic):
+        if not isinstance(self.dynamics, Entropic):
             return
         end = torch.ones(1, dtype=torch.float64)
         scale = self.path.noise_scale(end)
@@ -97,7 +112,7 @@ class ConditionalLoss(ActionMatchingLoss):
                 "entropic dynamics in conditional form need x_t to be Gaussian given the data, which "
                 f"{type(self.path).__name__} is not: use the marginal form"
             )
-        if float(scale) < 1e-6 and self.weight.at_end * float(self.kind.sigma(end)) > 0:
+        if float(scale) < 1e-6 and self.weight.at_end * float(self.dynamics.sigma(end)) > 0:
             raise UserError(
                 "the drift of entropic dynamics grows as 1/a_t towards the data, with unbounded variance in conditional form: let "
                 "sigma(t) or w(t) vanish at t = 1, or use the marginal form"
@@ -107,14 +122,14 @@ class ConditionalLoss(ActionMatchingLoss):
         """Return the per-sample terms."""
 
         def evaluate(x: Tensor) -> Tensor:
-            return self.action(sample.t, x, sample.label, sample.given.condition, sample.keys)
+            return self.action(sample.t, x, sample.label, sample.conditioning.condition, sample.dropout_seeds)
 
         (gradient,), action = input_gradient(evaluate, sample.x)
-        error = self.kind.gap(sample.given.restrict(gradient), self._target(sample))
+        error = self.dynamics.fenchel_young(sample.conditioning.restrict(gradient), self._target(sample))
         terms = {"velocity_error": error.detach()}
-        if isinstance(self.kind, Unbalanced):
+        if isinstance(self.dynamics, Unbalanced):
             growth = 0 if sample.growth is None else sample.growth
-            growth_error = 0.5 * self.kind.rate * (action - growth / self.kind.rate).square()
+            growth_error = 0.5 * self.dynamics.rate * (action - growth / self.dynamics.rate).square()
             terms["growth_error"] = growth_error.detach()
             error = error + growth_error
         interior = _weigh(sample.mass, self.weight(sample.t) * error)
@@ -122,10 +137,11 @@ class ConditionalLoss(ActionMatchingLoss):
 
     def _target(self, sample: PathSample) -> Tensor:
         """Return what the gradient is to match, (B, ...)."""
-        if not isinstance(self.kind, Entropic):
+        if not isinstance(self.dynamics, Entropic):
             return sample.velocity
-        assert sample.score is not None
-        half_variance = 0.5 * self.kind.sigma(sample.t).square()
+        if sample.score is None:
+            raise ValueError("entropic dynamics need the conditional score: path.sample(..., score=True)")
+        half_variance = 0.5 * self.dynamics.sigma(sample.t).square()
         return sample.velocity + expand(half_variance, sample.x) * sample.score
 
 
@@ -138,22 +154,27 @@ class MarginalLoss(ActionMatchingLoss):
     boundaries as well, for nothing: a step took 1.4 to 1.6 times as long.
     """
 
+    @property
+    def needs_boundary(self) -> bool:
+        """True."""
+        return True
+
     def forward(self, sample: PathSample) -> LossTerms:
         """Return the per-sample terms."""
 
         def evaluate(t: Tensor, x: Tensor) -> Tensor:
-            return self.action(t, x, sample.label, sample.given.condition, sample.keys)
+            return self.action(t, x, sample.label, sample.conditioning.condition, sample.dropout_seeds)
 
-        if isinstance(self.kind, Entropic):
+        if isinstance(self.dynamics, Entropic):
             gradient, time_derivative, action, laplacian = _with_laplacian(evaluate, sample)
-            time_derivative = time_derivative + 0.5 * self.kind.sigma(sample.t).square() * laplacian
+            time_derivative = time_derivative + 0.5 * self.dynamics.sigma(sample.t).square() * laplacian
         else:
             (time_derivative, gradient), action = input_gradient(evaluate, sample.t, sample.x)
-            gradient = sample.given.restrict(gradient)
-        kinetic = self.kind.conjugate(gradient)
+            gradient = sample.conditioning.restrict(gradient)
+        kinetic = self.dynamics.conjugate(gradient)
         integrand = kinetic + time_derivative
-        if isinstance(self.kind, Unbalanced):
-            integrand = integrand + 0.5 * self.kind.rate * action.square()
+        if isinstance(self.dynamics, Unbalanced):
+            integrand = integrand + 0.5 * self.dynamics.rate * action.square()
         interior = self.weight(sample.t) * integrand
         if not self.weight.is_constant:
             interior = interior + self.weight.derivative(sample.t) * action
@@ -165,6 +186,8 @@ class MarginalLoss(ActionMatchingLoss):
     def _boundary(self, sample: PathSample) -> Tensor:
         """Return w(0) m_0 s_0(x_0) - w(1) m_1 s_1(x_1), (B,), evaluating in one pass the ends whose weight is not zero."""
         boundary = sample.boundary
+        if boundary is None:
+            raise ValueError("the marginal form needs samples of both ends: path.sample(..., boundary=True)")
         ends = [
             (0.0, self.weight.at_start, boundary.start, boundary.start_mass),
             (1.0, -self.weight.at_end, boundary.end, boundary.end_mass),
@@ -178,7 +201,7 @@ class MarginalLoss(ActionMatchingLoss):
             torch.cat([x for _, _, x, _ in ends]),
             None if boundary.label is None else boundary.label.repeat(count),
             None if boundary.condition is None else boundary.condition.repeat(count, 1, 1, 1),
-            None if boundary.keys is None else boundary.keys.repeat(count, 1),
+            None if boundary.dropout_seeds is None else boundary.dropout_seeds.repeat(count, 1),
         )
         values = action.unflatten(0, (count, -1))
         parts = [sign * _weigh(mass, value) for (_, sign, _, mass), value in zip(ends, values, strict=True)]
@@ -198,7 +221,7 @@ def _with_laplacian(evaluate: Callable[[Tensor, Tensor], Tensor], sample: PathSa
 
     def gradient_in_x(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         (time_derivative, gradient), values = grad(total, argnums=(0, 1), has_aux=True)(sample.t, x)
-        return sample.given.restrict(gradient), (time_derivative, values)
+        return sample.conditioning.restrict(gradient), (time_derivative, values)
 
     gradient, pullback, (time_derivative, values) = vjp(gradient_in_x, sample.x, has_aux=True)  # type: ignore[misc]
     return gradient, time_derivative, values, _trace(lambda direction: pullback(direction)[0], sample)
@@ -211,7 +234,7 @@ def _trace(product: Callable[[Tensor], Tensor], sample: PathSample) -> Tensor:
     """
 
     def along(direction: Tensor) -> Tensor:
-        direction = sample.given.restrict(direction)
+        direction = sample.conditioning.restrict(direction)
         return (product(direction) * direction).flatten(1).sum(dim=1)
 
     if sample.probes is not None:

@@ -1,7 +1,7 @@
 """Probability paths between noise and data."""
 
 from amgen.paths.affine import AffinePath, LinearPath, TrigonometricPath, VPPath
-from amgen.paths.base import Boundary, Given, Path, PathSample
+from amgen.paths.base import Boundary, Conditioning, Path, PathSample
 from amgen.paths.colourisation import ColourisationPath
 from amgen.paths.couplings import Coupling, IndependentCoupling, OptimalTransportCoupling
 from amgen.paths.heat import HeatPath
@@ -16,8 +16,8 @@ __all__ = [
     "AffinePath",
     "Boundary",
     "ColourisationPath",
+    "Conditioning",
     "Coupling",
-    "Given",
     "HeatPath",
     "InPaintingPath",
     "IndependentCoupling",

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
-from amgen.paths.base import Given, Path, expand
+from amgen.core.errors import UserError
+from amgen.paths.base import Conditioning, Path, expand
 
 
 class Coefficients(NamedTuple):
@@ -31,7 +31,7 @@ class AffinePath(Path):
     def coefficients(self, t: Tensor) -> Coefficients:
         """Return the coefficients at times (B,), each (B,)."""
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t at times `t` (B,)."""
         c = self.coefficients(t).like(data)
         return c.noise * noise + c.data * data, c.noise_rate * noise + c.data_rate * data
@@ -40,7 +40,7 @@ class AffinePath(Path):
         """Return a(t)."""
         return self.coefficients(t).noise
 
-    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return E[eps | x_t] = (alpha' x - alpha v) / (alpha' a - a' alpha): x and v are affine in the posterior means of eps and x_1."""
         c = self.coefficients(t).like(x)
         return (c.data_rate * x - c.data * velocity) / (c.data_rate * c.noise - c.noise_rate * c.data)
@@ -54,7 +54,7 @@ class LinearPath(AffinePath):
         one = torch.ones_like(t)
         return Coefficients(1 - t, t, -one, one)
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t at times `t` (B,)."""
         return torch.lerp(noise, data, expand(t, data)), data - noise
 
@@ -99,15 +99,15 @@ class VPPath(AffinePath):
         sigma = (-torch.expm1(2 * log_alpha)).sqrt()
         return Coefficients(sigma, alpha, -0.5 * beta * alpha**2 / sigma, 0.5 * beta * alpha)
 
-    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return E[eps | x_t] = sigma (x - 2 v / beta(r)), which is 0 at t = 1.
 
         That is the affine relation with numerator and denominator times sigma, without sigma', which is infinite at t = 1; sigma^2 +
         alpha^2 = 1 makes the denominator alpha' sigma^2 - sigma sigma' alpha = alpha beta / 2.
         """
-        return -expand(self.coefficients(t).noise, x) * self.score(t, x, velocity, given)
+        return -expand(self.coefficients(t).noise, x) * self.score(t, x, velocity, conditioning)
 
-    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def score(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return grad log q_t = 2 v / beta(r) - x, at t = 1 too: v is the probability flow of the diffusion."""
         return 2 * velocity / expand(self._beta(1 - t), x) - x
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class Given:
+class Conditioning:
     """What generation is told of an image beforehand.
 
     Attributes:
@@ -49,7 +49,7 @@ class Boundary:
     end: Tensor
     label: Tensor | None = None
     condition: Tensor | None = None
-    keys: Tensor | None = None
+    dropout_seeds: Tensor | None = None
     start_mass: Tensor | None = None
     end_mass: Tensor | None = None
 
@@ -63,8 +63,8 @@ class PathSample:
         x: points x_t, shape (B, ...).
         velocity: u_t, same shape as `x`.
         density: p(t), the density that `t` was drawn from, shape (B,).
-        boundary: samples of both ends.
-        score: conditional score grad log q_t(x_t | x_1), same shape as `x`; None where x_t is not Gaussian given x_1.
+        boundary: samples of both ends, where they were asked for.
+        score: conditional score grad log q_t(x_t | x_1), same shape as `x`, where it was asked for and x_t is Gaussian given x_1.
         label: class of each sample, int64, shape (B,); None for an unconditional action.
         given: condition and free pixels.
         mass: m_t of each sample, (B,); None for ones.
@@ -77,14 +77,14 @@ class PathSample:
     x: Tensor
     velocity: Tensor
     density: Tensor
-    boundary: Boundary
+    boundary: Boundary | None = None
     score: Tensor | None = None
     label: Tensor | None = None
-    given: Given = Given()
+    conditioning: Conditioning = Conditioning()
     mass: Tensor | None = None
     growth: Tensor | None = None
     probes: Tensor | None = None
-    keys: Tensor | None = None
+    dropout_seeds: Tensor | None = None
 
 
 class Path(ABC):
@@ -95,26 +95,26 @@ class Path(ABC):
         guided: whether generation starts from an image of which something is known.
     """
 
-    choices: int = 0
-    guided: bool = False
+    auxiliary: int = 0
+    conditional: bool = False
 
     @abstractmethod
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t = d/dt x_t, both shaped like `data` (B, ...), at times `t` (B,)."""
 
     def condition_channels(self, channels: int) -> int:
         """Return how many channels the condition of images with `channels` channels has."""
         return 0
 
-    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+    def conditioning(self, data: Tensor, auxiliary: Tensor | None = None) -> Conditioning:
         """Return what is told of images `data` (B, C, H, W); `choices` (B, `self.choices`) are uniform random numbers."""
-        return Given()
+        return Conditioning()
 
     def noise_scale(self, t: Tensor) -> Tensor | None:
         """Return a_t at times (B,), shape (B,), of x_t = mu_t + a_t eps; None where x_t is not Gaussian given x_1."""
         return None
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
         """Turn standard normal noise (B, ...) into samples of q_0, where generation starts.
 
         Args:
@@ -134,15 +134,15 @@ class Path(ABC):
         Raises:
             UserError: for a path that starts from images of which something is known.
         """
-        if self.guided:
+        if self.conditional:
             raise UserError(f"{type(self).__name__} starts from given images: what it generates has no density among all images")
         return -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(dim=1)
 
-    def shown(self, data: Tensor, given: Given) -> Tensor:
+    def shown(self, data: Tensor, conditioning: Conditioning) -> Tensor:
         """Return what is known of images as a picture, shaped like them; unknown pixels are black."""
-        return data if given.free is None else torch.where(given.free.bool(), -1.0, data)
+        return data if conditioning.free is None else torch.where(conditioning.free.bool(), -1.0, data)
 
-    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+    def baselines(self, data: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
         """Return images made of what is given without training, by name, shaped like `data`, of which no unknown pixel is looked at.
 
         Values may lie a little outside [-1, 1]. Empty for a path that starts from noise alone.
@@ -153,7 +153,7 @@ class Path(ABC):
         """Bring the end of a generated curve into the range of data."""
         return x
 
-    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return E[eps | x_t = x] at points x (B, ...), given the marginal velocity there, noise and data being independent.
 
         Raises:
@@ -161,9 +161,9 @@ class Path(ABC):
         """
         raise UserError(f"{type(self).__name__} is not Gaussian given the data: its score does not follow from the velocity")
 
-    def score(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def score(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return grad log q_t = -E[eps | x_t] / a_t, for t < 1; otherwise as `posterior_noise`."""
-        noise, scale = self.posterior_noise(t, x, velocity, given), self.noise_scale(t)
+        noise, scale = self.posterior_noise(t, x, velocity, conditioning), self.noise_scale(t)
         assert scale is not None
         return -noise / expand(scale, x)
 
@@ -174,8 +174,11 @@ class Path(ABC):
         data: Tensor,
         density: Tensor | None = None,
         label: Tensor | None = None,
-        choices: Tensor | None = None,
-        keys: Tensor | None = None,
+        auxiliary: Tensor | None = None,
+        dropout_seeds: Tensor | None = None,
+        *,
+        boundary: bool = False,
+        score: bool = False,
     ) -> PathSample:
         """Draw points along the curves of `noise` and `data`.
 
@@ -185,24 +188,32 @@ class Path(ABC):
             data: x_1, same shape.
             density: p(t), (B,); ones by default.
             label: classes that condition the action, int64 (B,).
-            choices: uniform random numbers, (B, `self.choices`), where the path needs some.
-            keys: what dropout masks are made from, int32 (B, 2), where the action has dropout.
+            auxiliary: uniform random numbers, (B, `self.auxiliary`), where the path needs some.
+            dropout_seeds: seeds of the dropout masks, int32 (B, 2), where the action has dropout.
+            boundary: also return samples of both ends, which the marginal form needs.
+            score: also return the conditional score, which entropic dynamics need in conditional form.
         """
-        given = self.given(data, choices)
-        x, velocity = self.interpolate(t, noise, data, given)
-        scale = self.noise_scale(t)
-        start, _ = self.interpolate(torch.zeros_like(t), noise, data, given)
+        conditioning = self.conditioning(data, auxiliary)
+        x, velocity = self.interpolate(t, noise, data, conditioning)
+        scale = self.noise_scale(t) if score else None
         return PathSample(
             t=t,
             x=x,
             velocity=velocity,
             density=torch.ones_like(t) if density is None else density,
-            boundary=Boundary(start, data, label, given.condition, keys),
-            score=None if scale is None else given.restrict(-noise / expand(scale, noise)),
+            boundary=self.boundary(noise, data, conditioning, label, dropout_seeds) if boundary else None,
+            score=None if scale is None else conditioning.restrict(-noise / expand(scale, noise)),
             label=label,
-            given=given,
-            keys=keys,
+            conditioning=conditioning,
+            dropout_seeds=dropout_seeds,
         )
+
+    def boundary(
+        self, noise: Tensor, data: Tensor, conditioning: Conditioning, label: Tensor | None = None, dropout_seeds: Tensor | None = None
+    ) -> Boundary:
+        """Return both ends of the curves of `noise` and `data`; arguments as for `sample`."""
+        start, _ = self.interpolate(data.new_zeros(len(data)), noise, data, conditioning)
+        return Boundary(start, data, label, conditioning.condition, dropout_seeds)
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:

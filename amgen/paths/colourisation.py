@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 from amgen.paths.affine import Coefficients, LinearPath
-from amgen.paths.base import Given, expand
+from amgen.paths.base import Conditioning, expand
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the gray value (ITU-R BT.601)."""
@@ -20,7 +20,7 @@ class ColourisationPath(LinearPath):
         noise: standard deviation of the noise at t = 0.
     """
 
-    guided = True
+    conditional = True
 
     def __init__(self, noise: float = 0.1):
         if not noise > 0:
@@ -31,35 +31,35 @@ class ColourisationPath(LinearPath):
         """Return 1, the gray image's."""
         return 1
 
-    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+    def conditioning(self, data: Tensor, auxiliary: Tensor | None = None) -> Conditioning:
         """Return the gray image, (B, 1, H, W)."""
-        return Given(torch.einsum("bchw,c->bhw", data, data.new_tensor(LUMA))[:, None])
+        return Conditioning(torch.einsum("bchw,c->bhw", data, data.new_tensor(LUMA))[:, None])
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """Return the coefficients of eps and x_1."""
         return Coefficients(self.noise * (1 - t), t, torch.full_like(t, -self.noise), torch.ones_like(t))
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t at times `t` (B,)."""
-        return super().interpolate(t, self.prior(noise, data, given), data, given)
+        return super().interpolate(t, self.prior(noise, data, conditioning), data, conditioning)
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
         """Return the gray image in every channel, with noise."""
-        if given is None or given.condition is None:
+        if conditioning is None or conditioning.condition is None:
             raise UserError("this model colours images: give the images to start from (--condition-data)")
-        return given.condition + self.noise * noise
+        return conditioning.condition + self.noise * noise
 
-    def shown(self, data: Tensor, given: Given) -> Tensor:
+    def shown(self, data: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the gray image in every channel."""
-        assert given.condition is not None
-        return given.condition.expand_as(data)
+        assert conditioning.condition is not None
+        return conditioning.condition.expand_as(data)
 
-    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+    def baselines(self, data: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
         """Return the gray image in every channel."""
-        return {"gray": self.shown(data, given)}
+        return {"gray": self.shown(data, conditioning)}
 
-    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return E[eps | x_t], by the affine relation of x_t - (1 - t) gray."""
-        assert given.condition is not None
-        gray = given.condition
-        return super().posterior_noise(t, x - (1 - expand(t, x)) * gray, velocity + gray, given)
+        assert conditioning.condition is not None
+        gray = conditioning.condition
+        return super().posterior_noise(t, x - (1 - expand(t, x)) * gray, velocity + gray, conditioning)

@@ -6,10 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from amgen.core.devices import has_float64
+from amgen.core.errors import UserError
 from amgen.data.images import to_float, to_uint8
-from amgen.errors import UserError
-from amgen.paths.base import Given, Path, expand
-from amgen.precision import has_float64
+from amgen.paths.base import Conditioning, Path, expand
 
 
 class HeatPath(Path):
@@ -31,7 +31,7 @@ class HeatPath(Path):
         UserError: if either is not positive.
     """
 
-    guided = True
+    conditional = True
 
     def __init__(self, blur: float = 4.0, noise: float = 0.1):
         for name, value in {"blur": blur, "noise": noise}.items():
@@ -44,37 +44,37 @@ class HeatPath(Path):
         """Return the channels of the blurred image."""
         return channels
 
-    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+    def conditioning(self, data: Tensor, auxiliary: Tensor | None = None) -> Conditioning:
         """Return the blurred image, (B, C, H, W)."""
-        return Given(to_float(to_uint8(self._start(data))).to(data.dtype))
+        return Conditioning(to_float(to_uint8(self._start(data))).to(data.dtype))
 
     def noise_scale(self, t: Tensor) -> Tensor:
         """Return a(t)."""
         return self.noise * (1 - t)
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t = D^T B' D x_1 + a' eps at times `t` (B,), with B'/B = blur^2 (1 - t) f^2."""
         spectrum, rate = _transform(data), self._rate(t, data)
         damped = (-0.5 * expand(1 - t, data) * rate).exp() * spectrum
         x, velocity = _back(damped).to(data.dtype), _back(rate * damped).to(data.dtype)
         return x + expand(self.noise_scale(t), data) * noise, velocity - self.noise * noise
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
         """Return the blurred images, not rounded, with noise."""
         if data is None:
             raise UserError("this model sharpens blurred images: give the images to start from (--condition-data)")
         return self._start(data) + self.noise * noise
 
-    def shown(self, data: Tensor, given: Given) -> Tensor:
+    def shown(self, data: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the blurred image."""
-        assert given.condition is not None
-        return given.condition
+        assert conditioning.condition is not None
+        return conditioning.condition
 
-    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+    def baselines(self, data: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
         """Return the blurred image."""
-        return {"blurred": self.shown(data, given)}
+        return {"blurred": self.shown(data, conditioning)}
 
-    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return E[eps | x_t]: at each frequency (R x - v) / (R a - a') with R = B'/B, by the affine relation of x_t and u_t.
 
         The denominator is noise (R (1 - t) + 1), never below noise.
@@ -86,7 +86,7 @@ class HeatPath(Path):
     def _start(self, data: Tensor) -> Tensor:
         """Return images blurred as at t = 0."""
         nothing = torch.zeros_like(data)
-        return self.interpolate(data.new_zeros(len(data)), nothing, data, Given())[0]
+        return self.interpolate(data.new_zeros(len(data)), nothing, data, Conditioning())[0]
 
     def _rate(self, t: Tensor, like: Tensor) -> Tensor:
         """Return B'/B = -tau' f^2 at times (B,) and the frequencies of images (B, C, H, W), shape (B, 1, H, W)."""

@@ -7,10 +7,10 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.core.devices import double
+from amgen.core.errors import UserError
 from amgen.paths.affine import LinearPath
-from amgen.paths.base import Given
-from amgen.precision import double
+from amgen.paths.base import Conditioning
 
 Kernel = Callable[[Tensor], Tensor]
 """Weights of neighbours at distances in [0, 2], in units of the spacing of known pixels."""
@@ -22,26 +22,26 @@ class KnownPixelsPath(LinearPath):
     The dynamics live on the free pixels alone: velocities, scores and noise are zero on the known ones.
     """
 
-    guided = True
+    conditional = True
 
     @abstractmethod
-    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+    def conditioning(self, data: Tensor, auxiliary: Tensor | None = None) -> Conditioning:
         """Return the condition and the free pixels of images (B, C, H, W)."""
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t at times `t` (B,)."""
-        x, velocity = super().interpolate(t, noise, data, given)
-        return _merge(x, data, given), given.restrict(velocity)
+        x, velocity = super().interpolate(t, noise, data, conditioning)
+        return _merge(x, data, conditioning), conditioning.restrict(velocity)
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
         """Put noise in place of the free pixels of `data`."""
-        if data is None or given is None:
+        if data is None or conditioning is None:
             raise UserError("this model completes images: give the images to start from (--condition-data)")
-        return _merge(noise, data, given)
+        return _merge(noise, data, conditioning)
 
-    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return E[eps | x_t] in the free pixels, zero in the known ones."""
-        return given.restrict(super().posterior_noise(t, x, velocity, given))
+        return conditioning.restrict(super().posterior_noise(t, x, velocity, conditioning))
 
 
 class SuperResolutionPath(KnownPixelsPath):
@@ -62,22 +62,22 @@ class SuperResolutionPath(KnownPixelsPath):
         """Return the channels of the interpolated image."""
         return channels
 
-    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+    def conditioning(self, data: Tensor, auxiliary: Tensor | None = None) -> Conditioning:
         """Return the interpolated known pixels, and the pixels between them."""
         known = data[:, :, :: self.factor, :: self.factor]
         free = data.new_ones(len(data), 1, *data.shape[2:])
         free[:, :, :: self.factor, :: self.factor] = 0
-        return Given(self.upsample(known, data.shape[2], data.shape[3], _linear), free)
+        return Conditioning(self.upsample(known, data.shape[2], data.shape[3], _linear), free)
 
-    def shown(self, data: Tensor, given: Given) -> Tensor:
+    def shown(self, data: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the interpolated known pixels."""
-        assert given.condition is not None
-        return given.condition
+        assert conditioning.condition is not None
+        return conditioning.condition
 
-    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+    def baselines(self, data: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
         """Return the known pixels interpolated linearly and by cubic convolution."""
         known = data[:, :, :: self.factor, :: self.factor]
-        return {"bilinear": self.shown(data, given), "bicubic": self.upsample(known, data.shape[2], data.shape[3], _cubic)}
+        return {"bilinear": self.shown(data, conditioning), "bicubic": self.upsample(known, data.shape[2], data.shape[3], _cubic)}
 
     def upsample(self, known: Tensor, height: int, width: int, kernel: Kernel) -> Tensor:
         """Interpolate known pixels (B, C, h, w) to (B, C, height, width); beyond the outer ones their values go on."""
@@ -107,41 +107,41 @@ class InPaintingPath(KnownPixelsPath):
             raise UserError(f"path.region={region!r}: expected half, box, or mask together with a mask")
         self.region = region
         self.mask = mask
-        self.choices = {"half": 1, "box": 4, "mask": 0}[region]
+        self.auxiliary = {"half": 1, "box": 4, "mask": 0}[region]
 
     def condition_channels(self, channels: int) -> int:
         """Return the channels of the masked image and one for the mask."""
         return channels + 1
 
-    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+    def conditioning(self, data: Tensor, auxiliary: Tensor | None = None) -> Conditioning:
         """Return the known pixels beside the mask, and the painted region."""
-        free = self._region(data, choices)
-        return Given(torch.cat([data * (1 - free), free], dim=1), free)
+        free = self._region(data, auxiliary)
+        return Conditioning(torch.cat([data * (1 - free), free], dim=1), free)
 
-    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+    def baselines(self, data: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
         """Return the painted region filled with the mean of the image's known pixels, and with the known pixel nearest to each of its own.
 
         Where nothing is known, both are the middle gray.
         """
-        assert given.free is not None
-        known = 1 - given.free
+        assert conditioning.free is not None
+        known = 1 - conditioning.free
         total = data.where(known.bool(), 0.0).sum(dim=(2, 3), keepdim=True)
-        filled = _merge(total / known.sum(dim=(2, 3), keepdim=True).clamp(min=1), data, given)
-        return {"mean of known pixels": filled, "nearest known pixel": _spread(filled, given.free)}
+        filled = _merge(total / known.sum(dim=(2, 3), keepdim=True).clamp(min=1), data, conditioning)
+        return {"mean of known pixels": filled, "nearest known pixel": _spread(filled, conditioning.free)}
 
-    def _region(self, data: Tensor, choices: Tensor | None) -> Tensor:
+    def _region(self, data: Tensor, auxiliary: Tensor | None) -> Tensor:
         """Return 1 where to paint and 0 elsewhere, (B, 1, H, W)."""
         count, _, height, width = data.shape
         if self.mask is not None:
             return self.mask.to(data).expand(count, 1, height, width)
-        if choices is None:
+        if auxiliary is None:
             raise UserError(f"path.region={self.region} is drawn for each image: give its random numbers")
         rows, columns = torch.arange(height, device=data.device), torch.arange(width, device=data.device)
         if self.region == "half":
-            bottom = choices[:, :1] < 0.5
+            bottom = auxiliary[:, :1] < 0.5
             inside = (rows >= height // 2) == bottom
             return inside[:, None, :, None].expand(count, 1, height, width).to(data.dtype)
-        tall, wide = _span(choices[:, 0], choices[:, 1], rows), _span(choices[:, 2], choices[:, 3], columns)
+        tall, wide = _span(auxiliary[:, 0], auxiliary[:, 1], rows), _span(auxiliary[:, 2], auxiliary[:, 3], columns)
         return (tall[:, None, :, None] & wide[:, None, None, :]).to(data.dtype)
 
 
@@ -175,7 +175,7 @@ def _spread(images: Tensor, free: Tensor) -> Tensor:
     return spread
 
 
-def _merge(moving: Tensor, data: Tensor, given: Given) -> Tensor:
+def _merge(moving: Tensor, data: Tensor, conditioning: Conditioning) -> Tensor:
     """Take the free pixels from `moving` and the known ones, unchanged, from `data`."""
-    assert given.free is not None
-    return torch.where(given.free.bool(), moving, data)
+    assert conditioning.free is not None
+    return torch.where(conditioning.free.bool(), moving, data)

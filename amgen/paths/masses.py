@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 from amgen.paths.base import PathSample
 
 
@@ -52,7 +52,8 @@ class Masses:
         ends = classes if boundary_classes is None else boundary_classes
         mass, growth = self(sample.t, classes)
         start, end = self.start.to(sample.t)[ends], self.end.to(sample.t)[ends]
-        return replace(sample, mass=mass, growth=growth, boundary=replace(sample.boundary, start_mass=start, end_mass=end))
+        boundary = None if sample.boundary is None else replace(sample.boundary, start_mass=start, end_mass=end)
+        return replace(sample, mass=mass, growth=growth, boundary=boundary)
 
 
 def _shares(values: Sequence[float]) -> Tensor:

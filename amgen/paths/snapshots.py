@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amgen.paths.base import Given, Path, PathSample, expand, wrap
+from amgen.paths.base import Boundary, Conditioning, Path, PathSample, expand, wrap
 
 
 class SnapshotPath(Path):
@@ -27,7 +27,7 @@ class SnapshotPath(Path):
         period: of every coordinate, for points on a torus, where lines go the shorter way round; None for none.
     """
 
-    guided = True
+    conditional = True
 
     def __init__(self, times: Sequence[float], noise: float = 0.0, weighted: bool = False, period: float | None = None):
         places = torch.tensor(list(times), dtype=torch.float64)
@@ -36,7 +36,7 @@ class SnapshotPath(Path):
         self.weighted = weighted
         self.period = period
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t, both (B, D), at times `t` (B,)."""
         x, velocity = self._between(t, data[..., :-1])
         return self.finish(x + self.noise * noise if self.noise else x), velocity
@@ -70,20 +70,28 @@ class SnapshotPath(Path):
         data: Tensor,
         density: Tensor | None = None,
         label: Tensor | None = None,
-        choices: Tensor | None = None,
-        keys: Tensor | None = None,
+        auxiliary: Tensor | None = None,
+        dropout_seeds: Tensor | None = None,
+        *,
+        boundary: bool = False,
+        score: bool = False,
     ) -> PathSample:
         """Draw points along chains `data` (B, K + 1, D + 1), with their masses; otherwise as every path."""
-        sample = super().sample(t, noise, data, density, label, choices, keys)
-        end, _ = self.interpolate(torch.ones_like(t), noise, data, sample.given)
-        boundary = replace(sample.boundary, end=end)
+        sample = super().sample(t, noise, data, density, label, auxiliary, dropout_seeds, boundary=boundary, score=score)
         if not self.weighted:
-            return replace(sample, boundary=boundary)
+            return sample
         mass, growth = self.masses(t, data)
-        boundary = replace(boundary, start_mass=data[:, 0, -1], end_mass=data[:, -1, -1])
-        return replace(sample, boundary=boundary, mass=mass, growth=growth)
+        return replace(sample, mass=mass, growth=growth)
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+    def boundary(
+        self, noise: Tensor, data: Tensor, conditioning: Conditioning, label: Tensor | None = None, dropout_seeds: Tensor | None = None
+    ) -> Boundary:
+        """Return the points of the first and the last time, with noise and with their masses."""
+        start, end = (self.interpolate(data.new_full((len(data),), time), noise, data, conditioning)[0] for time in (0.0, 1.0))
+        masses = (data[:, 0, -1], data[:, -1, -1]) if self.weighted else (None, None)
+        return Boundary(start, end, label, conditioning.condition, dropout_seeds, *masses)
+
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
         """Return the chains' points of the first time, with noise."""
         assert data is not None  # a guided path is always given some
         return self.finish(data[:, 0, :-1] + self.noise * noise)
@@ -92,7 +100,7 @@ class SnapshotPath(Path):
         """Return the chains' masses at the first time, (B,), where they are heeded."""
         return data[:, 0, -1] if self.weighted and data is not None else None
 
-    def shown(self, data: Tensor, given: Given) -> Tensor:
+    def shown(self, data: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the chains' points of the first time."""
         return data[:, 0, :-1]
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from amgen.randomness import Purpose, uniform
+from amgen.core.randomness import Purpose, uniform
 
 
 class TimeSampler(ABC):

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from amgen.paths.base import Given, Path, expand, wrap
+from amgen.paths.base import Conditioning, Path, expand, wrap
 
 
 class TorusPath(Path):
@@ -16,12 +16,12 @@ class TorusPath(Path):
 
     PERIOD = 4.0
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t, wrapped, and u_t at times `t` (B,)."""
         spread = 0.5 * self.PERIOD * _uniform(noise)
         return self.finish(data + (1 - expand(t, data)) * spread), -spread
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
         """Turn standard normal noise into uniform points of the circle."""
         return self.finish(0.5 * self.PERIOD * _uniform(noise))
 

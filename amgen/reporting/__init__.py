@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 
 CONFIG = "config.yaml"
 

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from amgen import __version__, checkpoints, config
+from amgen import __version__, config
 from amgen.config import Config
-from amgen.errors import UserError
+from amgen.config.wording import expected
+from amgen.core.errors import UserError
 from amgen.evaluation.report import Evaluation
+from amgen.model import checkpoints
 from amgen.reporting import CONFIG, check_run
-from amgen.wording import expected
 
 GRIDS = 12
 """Most sample grids on a page."""
@@ -203,8 +204,8 @@ def _read_metrics(file: Path, record: RunRecord) -> list[dict[str, float]]:
 def _read_grids(folder: Path, record: RunRecord) -> None:
     found: list[tuple[int, Path]] = []
     for file in _entries(folder, ".png"):
-        noun, _, images = file.stem.partition("-")
-        if noun not in ("images", "points"):  # what the items are; pictures of other names are a user's own
+        modality, _, images = file.stem.partition("-")
+        if modality not in ("images", "points"):  # what the items are; pictures of other names are a user's own
             continue
         if images.isascii() and images.isdigit():
             found.append((int(images), file))

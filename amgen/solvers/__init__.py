@@ -1,6 +1,6 @@
 """Solvers that carry samples between noise and data."""
 
-from amgen.errors import unknown
+from amgen.core.errors import unknown
 from amgen.solvers.brownian import BrownianMotion
 from amgen.solvers.grids import GRIDS, StepGrid
 from amgen.solvers.ode import ADAPTIVE, FIXED_STEP, ODESolver

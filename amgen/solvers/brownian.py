@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from amgen.randomness import Purpose, derive_seed, gaussian
+from amgen.core.randomness import Purpose, derive_seed, gaussian
 
 
 @dataclass

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from amgen.errors import UserError, unknown
+from amgen.core.errors import UserError, unknown
 
 GRIDS = ("cosine", "polynomial", "uniform")
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amgen.errors import UserError
-from amgen.precision import has_float64
+from amgen.core.devices import has_float64
+from amgen.core.errors import UserError
 from amgen.solvers.grids import StepGrid
 
 Velocity = Callable[[float, Tensor], Tensor]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from amgen.checkpoints import ema_name
+from amgen.model.checkpoints import ema_name
 
 WARM_UP = 9
 """Exponent of the warm-up: without a rate of its own, an average weighs the weights after u of N images in proportion to u^8, that is

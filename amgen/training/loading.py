@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from amgen.batching import out_of_memory
+from amgen.core.batching import out_of_memory
+from amgen.core.errors import AmgenError
+from amgen.core.files import forget_locks
 from amgen.data import Batch
-from amgen.errors import AmgenError
-from amgen.files import forget_locks
 from amgen.training.coupled import CoupledStream
 from amgen.training.interrupts import SIGNALS
 

@@ -15,10 +15,10 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broad
 from rich.console import Console
 
 from amgen.config import Config, SimulatedConfig, change
+from amgen.core.errors import AmgenError, UserError
+from amgen.core.files import make_folder
 from amgen.data import open_dataset
 from amgen.data.sources import NAMED
-from amgen.errors import AmgenError, UserError
-from amgen.files import make_folder
 from amgen.training.peers import explain_failures, notice_lost_peers, refuse_sharding
 from amgen.training.run import hold, prepare_run
 from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers

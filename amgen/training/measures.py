@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from amgen.checkpoints import rate_text
-from amgen.precision import double
+from amgen.core.devices import double
+from amgen.model.checkpoints import rate_text
 
 
 def gradient_norms(module: nn.Module) -> dict[str, float]:

@@ -10,9 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from amgen import checkpoints
-from amgen.errors import AmgenError, PeerLost, UserError, out_of_memory
-from amgen.processes import Processes, of_a_peer, reason_of
+from amgen.core.errors import AmgenError, PeerLost, UserError, out_of_memory
+from amgen.core.processes import Processes, of_a_peer, reason_of
+from amgen.model import checkpoints
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from amgen import checkpoints
-from amgen.checkpoints import Checkpoint, Progress
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.model import checkpoints
+from amgen.model.checkpoints import Checkpoint, Progress
 
 OPTIMIZER = ("step", "exp_avg", "exp_avg_sq")
 """What Adam remembers of each parameter."""

@@ -6,10 +6,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from amgen import checkpoints, config
+from amgen import config
 from amgen.config import Config
-from amgen.errors import UserError
-from amgen.files import is_temporary, locked, make_folder, remove_temporaries, write_text
+from amgen.core.errors import UserError
+from amgen.core.files import is_temporary, locked, make_folder, remove_temporaries, write_text
+from amgen.model import checkpoints
 
 CONFIG = "config.yaml"
 LOCK = ".lock"

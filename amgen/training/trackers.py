@@ -9,8 +9,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from amgen.config import Config
-from amgen.errors import UserError
-from amgen.files import make_folder, write_text
+from amgen.core.errors import UserError
+from amgen.core.files import make_folder, write_text
 
 FOLDER = "tracking"
 

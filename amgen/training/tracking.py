@@ -15,8 +15,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from amgen.errors import UserError
-from amgen.files import write_text
+from amgen.core.errors import UserError
+from amgen.core.files import write_text
 
 
 class MetricsFile:

@@ -18,31 +18,22 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from amgen import checkpoints
-from amgen.build import (
-    build_action,
-    build_coupling,
-    build_loss,
-    build_masses,
-    build_path,
-    build_times,
-    laplacian_probes,
-    no_label,
-)
-from amgen.checkpoints import Checkpoint, Progress
 from amgen.config import Config, MarginalLossConfig
+from amgen.core.devices import has_float64, set_tf32, tf32
+from amgen.core.errors import Diverged, Interrupted, UserError
+from amgen.core.files import make_folder, write_json
+from amgen.core.randomness import Purpose, derive_seed, dropout_seeds, rademacher, uniform, uniforms
 from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, TrainingStream
-from amgen.errors import Diverged, Interrupted, UserError
-from amgen.evaluation.evaluate import Choices, Evaluator
+from amgen.evaluation.evaluate import Evaluator, MetricOptions
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
 from amgen.evaluation.report import Evaluation
-from amgen.files import make_folder, write_json
-from amgen.output import save_grid
+from amgen.model import checkpoints
+from amgen.model.build import build_action, build_coupling, build_loss, build_masses, build_path, build_times, laplacian_probes, no_label
+from amgen.model.checkpoints import Checkpoint, Progress
+from amgen.model.trained import with_weights
 from amgen.paths import Boundary, PathSample
-from amgen.precision import has_float64, set_tf32, tf32
-from amgen.randomness import Purpose, derive_seed, keys, rademacher, uniform, uniforms
-from amgen.sampling import Model, Request, assemble, generate_all, with_weights
+from amgen.sampling import Model, Request, assemble, generate_all
 from amgen.training.coupled import CoupledStream
 from amgen.training.ema import ExponentialAverages
 from amgen.training.interrupts import StopRequest, catch_signals
@@ -51,6 +42,7 @@ from amgen.training.measures import Stopwatch, average_distances, gradient_norms
 from amgen.training.peers import CarefulProcesses, explain_failures, forgiving
 from amgen.training.resuming import OPTIMIZER, check_resumable
 from amgen.training.tracking import Recorder
+from amgen.visualization.grids import save_grid
 
 EVALUATION = "evaluation.json"
 """Beside the weights of checkpoints/best: what they scored."""
@@ -87,7 +79,7 @@ class Trainer:
         options = config.training
         if options.precision == "fp64" and not has_float64(accelerator.device):
             raise UserError(f"training.precision=fp64: {accelerator.device} has no float64: set training.device=cpu or another precision")
-        loss = build_loss(config, self.action, self.path)
+        loss = self.objective = build_loss(config, self.action, self.path)
         if options.compile:
             compile_loss(loss)
         self.share = _share(options.batch_size, accelerator.num_processes)
@@ -238,8 +230,10 @@ class Trainer:
             batch.images,
             density=density.to(device, self.dtype),
             label=self._labels(batch),
-            choices=self._choices(batch),
-            keys=self._keys(batch, Purpose.DROPOUT),
+            auxiliary=self._auxiliary(batch),
+            dropout_seeds=self._dropout_seeds(batch, Purpose.DROPOUT),
+            boundary=self.objective.needs_boundary and batch.boundary is None,
+            score=self.objective.needs_score,
         )
         if batch.boundary is not None:
             sample = replace(sample, boundary=self._boundary(batch.boundary))
@@ -252,9 +246,9 @@ class Trainer:
 
     def _boundary(self, batch: Batch) -> Boundary:
         """Take samples of both ends from a batch of their own."""
-        t = torch.zeros(len(batch.images), device=batch.images.device, dtype=self.dtype)
-        labels, choices, keys = self._labels(batch), self._choices(batch), self._keys(batch, Purpose.BOUNDARY_DROPOUT)
-        return self.path.sample(t, batch.noise, batch.images, label=labels, choices=choices, keys=keys).boundary
+        conditioning = self.path.conditioning(batch.images, self._auxiliary(batch))
+        seeds = self._dropout_seeds(batch, Purpose.BOUNDARY_DROPOUT)
+        return self.path.boundary(batch.noise, batch.images, conditioning, self._labels(batch), seeds)
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """Return what the action is told of the classes: a share of the samples goes without."""
@@ -266,15 +260,15 @@ class Trainer:
         dropped = uniform(self.config.seed, Purpose.LABEL_DROPOUT, batch.indices) < self.config.action.label_dropout
         return torch.where(dropped.to(batch.labels.device), nothing, batch.labels)
 
-    def _choices(self, batch: Batch) -> Tensor | None:
+    def _auxiliary(self, batch: Batch) -> Tensor | None:
         """Draw the random numbers that the path needs beside noise."""
-        if not self.path.choices:
+        if not self.path.auxiliary:
             return None
-        return uniforms(self.config.seed, Purpose.CHOICE, batch.indices, self.path.choices).to(batch.images.device)
+        return uniforms(self.config.seed, Purpose.AUXILIARY, batch.indices, self.path.auxiliary).to(batch.images.device)
 
-    def _keys(self, batch: Batch, purpose: Purpose) -> Tensor | None:
+    def _dropout_seeds(self, batch: Batch, purpose: Purpose) -> Tensor | None:
         """Return what the dropout masks of each sample are made from."""
-        return keys(self.config.seed, purpose, batch.indices).to(batch.images.device) if self.config.action.dropout else None
+        return dropout_seeds(self.config.seed, purpose, batch.indices).to(batch.images.device) if self.config.action.dropout else None
 
     def _parts(self) -> Iterator[range]:
         """Yield this process's parts of the global batches, from the current progress to the end of the run."""
@@ -319,7 +313,7 @@ class Trainer:
         rate, weights = next(iter(self.averages.averages.items()))
         name, action = checkpoints.ema_name(rate), with_weights(self.action, weights)
         model = assemble(self.config, action, name, self.progress.images, self.run, checkpoints.digest(weights))
-        images = self.dataset if self.path.guided else None
+        images = self.dataset if self.path.conditional else None
         return model, Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
 
     def _evaluator(self) -> Evaluator | None:
@@ -331,7 +325,7 @@ class Trainer:
         processes = self._processes
         extractor = make_extractor(options.features, channels, size, None, self.accelerator.device)
         reference = open_reference(options.data, self.config.images, extractor, processes)
-        evaluator = Evaluator(extractor, reference, Choices(options.metrics, kid_subset_size=options.kid_subset_size), processes)
+        evaluator = Evaluator(extractor, reference, MetricOptions(options.metrics, kid_subset_size=options.kid_subset_size), processes)
         evaluator.check(options.num)
         return evaluator
 
@@ -360,7 +354,7 @@ class Trainer:
         pictures = dict(processes.gather(list(pictures.items())))
         if processes.main:
             rows = [torch.stack(column) for column in zip(*(pictures[index] for index in range(options.grid)), strict=True)]
-            save_grid(self.run / "samples" / f"{self.config.noun}-{self.progress.images:09d}.png", rows)
+            save_grid(self.run / "samples" / f"{self.config.modality}-{self.progress.images:09d}.png", rows)
 
     def save(self) -> None:
         """Write a checkpoint on the main process, drop old ones, and let the others wait."""

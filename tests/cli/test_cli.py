@@ -15,7 +15,8 @@ from helpers import TINY, run_cli, sets
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from amgen import checkpoints, config
+from amgen import config
+from amgen.model import checkpoints
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
@@ -236,7 +237,7 @@ def assert_one_line(code: int, error: str, message: str) -> None:
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     monkeypatch.setenv("AMGEN_DEBUG", "")  # restored afterwards, since the option sets it
     with pytest.raises(UserError):

@@ -13,7 +13,7 @@ import typer
 from helpers import TINY, amgen_process, run_cli, sets
 
 from amgen import config
-from amgen.errors import Interrupted, UserError
+from amgen.core.errors import Interrupted, UserError
 
 COMMANDS = ["train", "sample", "encode", "eval-fid", "eval-bpd", "reference-stats", "report", "export", "presets", "config"]
 LAUNCHED = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost"}

@@ -18,8 +18,8 @@ from hostile import damage_member, images, make_fifo, png, tiff16
 from PIL import Image
 
 from amgen.config import DataConfig
+from amgen.core.errors import UserError
 from amgen.data import open_dataset
-from amgen.errors import UserError
 
 SOON = 10.0
 """Seconds within which a mistake is told."""

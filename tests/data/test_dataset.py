@@ -7,8 +7,8 @@ from helpers import TINY
 
 from amgen import config
 from amgen.config import DataConfig
+from amgen.core.errors import UserError
 from amgen.data import ImageDataset, TrainingStream, open_dataset, open_source, to_image
-from amgen.errors import UserError
 from amgen.training.main import train
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import sph_harm_y
 
-from amgen.data.hydrogen import BOHR_RADIUS, SPAN, Eigenstate, Superposition, trajectories
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.data.systems.hydrogen import BOHR_RADIUS, SPAN, Eigenstate, Superposition, trajectories
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared
 
 STATES = [Eigenstate(n, k, m) for n in range(1, 5) for k in range(n) for m in range(-k, k + 1)]
@@ -116,8 +116,8 @@ def test_there_and_back_again() -> None:
     """Runge-Kutta steps forward and backward end where they began, to 1e-3 for 99 in 100 (the others pass close to the vortex)."""
     wave = Superposition()
     start = wave.metropolis(500, 0.0, np.random.default_rng(3))
-    end = wave.carry(start, 0.0, 2000.0, 60)
-    error = np.linalg.norm(wave.carry(end, 2000.0, 0.0, 60) - start, axis=1)
+    end = wave.integrate(start, 0.0, 2000.0, 60)
+    error = np.linalg.norm(wave.integrate(end, 2000.0, 0.0, 60) - start, axis=1)
     assert np.quantile(error, 0.99) < 1e-3
     assert np.linalg.norm(end - start, axis=1).mean() > 1
 

@@ -4,9 +4,10 @@ import torch
 from PIL import Image
 
 from amgen.config import DataConfig
-from amgen.data import make_grid, to_float, to_uint8
+from amgen.core.errors import UserError
+from amgen.data import to_float, to_uint8
 from amgen.data.images import prepare
-from amgen.errors import UserError
+from amgen.visualization.grids import make_grid
 
 
 def test_round_trip_of_all_levels() -> None:

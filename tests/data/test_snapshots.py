@@ -9,7 +9,8 @@ import torch
 
 from amgen.config import SimulatedConfig, SnapshotsConfig
 from amgen.data import SnapshotDataset, open_dataset
-from amgen.data.populations import Mixture, OrnsteinUhlenbeck
+from amgen.data.systems.mixture import Mixture
+from amgen.data.systems.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from amgen.data.units import Units
 
 RNG = np.random.default_rng(0)
@@ -55,8 +56,8 @@ def test_whitening(whiten: str) -> None:
     """Mean 0 and unit variance (in all, of each column, or as a covariance) to the 6 digits of the record, and back again."""
     points = RNG.normal(size=(500, 3)) @ np.array([[3.0, 0, 0], [1, 1, 0], [0, 2, 0.1]]) + [5, 0, -1]
     units = Units.measure(points, whiten)
-    inside = units.inside(torch.as_tensor(points))
-    torch.testing.assert_close(units.outside(inside).double(), torch.as_tensor(points), rtol=0, atol=1e-5)
+    inside = units.transform(torch.as_tensor(points))
+    torch.testing.assert_close(units.inverse_transform(inside).double(), torch.as_tensor(points), rtol=0, atol=1e-5)
     covariance = np.cov(inside.double().numpy(), rowvar=False, bias=True)
     if whiten == "none":
         torch.testing.assert_close(inside, torch.as_tensor(points).float())

@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from amgen.config import DataConfig
+from amgen.core.errors import UserError
 from amgen.data import TrainingStream, open_dataset, open_source
 from amgen.data.sources import ZipSource
-from amgen.errors import UserError
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_contents_of_files_that_cannot_be_read_are_hashed(folder: Path) -> None:
 
 
 def test_reading_reports_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amgen.progress.REPORT_EVERY", 0.0)
+    monkeypatch.setattr("amgen.core.progress.REPORT_EVERY", 0.0)
     lines: list[str] = []
     open_dataset(DataConfig(path=str(folder)), lines.append)
     assert [line.split("  ")[0] for line in lines[:6]] == [f"reading: {done}/6 images" for done in range(1, 7)]

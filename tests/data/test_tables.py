@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from amgen.config import SnapshotsConfig
+from amgen.core.errors import UserError
 from amgen.data import Snapshots, open_dataset
 from amgen.data.tables import read_table
-from amgen.errors import UserError
 
 RNG = np.random.default_rng(0)
 TIMES = np.repeat([0.0, 1.0, 3.0], [4, 6, 2])

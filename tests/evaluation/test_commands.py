@@ -12,8 +12,8 @@ import pytest
 from helpers import run_cli
 from PIL import Image
 
-from amgen import progress
 from amgen.config import ADAPTIVE_SOLVERS, DataConfig
+from amgen.core import progress
 from amgen.data import open_dataset
 from amgen.evaluation import names
 from amgen.evaluation.evaluate import METRICS
@@ -106,7 +106,7 @@ def test_mistakes_are_told_before_torch_is_loaded(trained: Path, tmp_path: Path)
 
 def test_a_missing_matplotlib_is_told_first(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("amgen.sampling.load", None)
+    monkeypatch.setattr("amgen.sampling.model.load", None)
     outcome = run_cli("eval-fid", trained, "--features", "digits", "--plot", "plot.png")
     assert (outcome.code, outcome.err) == (2, "amgen: --plot needs matplotlib: pip install 'amgen[plots]'\n")
     words = re.sub(r"[\s│]+", " ", run_cli("eval-fid", "--help").out)
@@ -135,7 +135,7 @@ def test_figures_are_told_though_a_table_cannot_be_written(trained: Path, tmp_pa
     """As when the disk has filled up since it was tried."""
 
     def full(*arguments: Any) -> None:
-        from amgen.errors import UserError
+        from amgen.core.errors import UserError
 
         raise UserError("cannot write x.csv: No space left on device")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared, wasserstein
 
 RNG = np.random.default_rng(0)

@@ -14,19 +14,21 @@ import torch
 from helpers import TINY, amgen_process, run_cli
 from PIL import Image
 
-from amgen import checkpoints, config, sampling
+from amgen import config, sampling
 from amgen.config import DataConfig
-from amgen.data import make_grid, open_dataset
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.core.processes import Processes
+from amgen.data import open_dataset
 from amgen.evaluation import names, sweep
-from amgen.evaluation.evaluate import METRICS, Choices, Evaluator, chosen_metrics
+from amgen.evaluation.evaluate import METRICS, Evaluator, MetricOptions, chosen_metrics
 from amgen.evaluation.features import FeatureExtractor, make_extractor
 from amgen.evaluation.metrics import Figure, frechet_distance
 from amgen.evaluation.reference import Moments, Reference, cached, of_images, read
 from amgen.evaluation.report import Evaluation, file_name, table
-from amgen.processes import Processes
+from amgen.model import checkpoints
 from amgen.reporting.collect import collect
 from amgen.training.main import train
+from amgen.visualization.grids import make_grid
 
 ALONE = Processes()
 
@@ -40,7 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluator(name: str = "digits", metrics: Sequence[str] = ("fid",), **choices: int) -> Evaluator:
     extractor = make_extractor(name, 1, 8)
-    return Evaluator(extractor, of_images(open_dataset(DataConfig()), extractor, ALONE), Choices(metrics, **choices))
+    return Evaluator(extractor, of_images(open_dataset(DataConfig()), extractor, ALONE), MetricOptions(metrics, **choices))
 
 
 def by_name(evaluation: Evaluation) -> dict[str, Figure]:
@@ -117,7 +119,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(trained: Pa
     pixels = make_extractor("pixels", 1, 8)
     moments = Reference({"description": "m.npz", "n": None}, Moments(torch.zeros(64), torch.eye(64)))
     with pytest.raises(UserError, match="metrics=kid need the features of the real images, and m.npz holds their moments alone"):
-        Evaluator(pixels, moments, Choices(("kid",)))
+        Evaluator(pixels, moments, MetricOptions(("kid",)))
     assert chosen_metrics("all", pixels, moments) == ("fid",)
     with pytest.raises(UserError, match="unknown metric 'kidd'"):
         chosen_metrics("fid,kidd", pixels, moments)

@@ -6,8 +6,8 @@ import torch
 from helpers import run_cli
 
 from amgen.config import DataConfig
+from amgen.core.errors import UserError
 from amgen.data import open_dataset, to_float
-from amgen.errors import UserError
 from amgen.evaluation import features
 from amgen.evaluation.digits import accuracy, pretrained
 from amgen.evaluation.features import EfficientNetLite0, Inception, make_extractor

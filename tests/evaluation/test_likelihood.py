@@ -14,11 +14,10 @@ from torch import Tensor
 
 from amgen import config, sampling
 from amgen.actions import MLP, Action, DotAction
-from amgen.build import build_action
 from amgen.config import ODE_SOLVERS
+from amgen.core.errors import Diverged, UserError
 from amgen.data import open_dataset, to_float, to_uint8
-from amgen.dynamics import Dynamics
-from amgen.errors import Diverged, UserError
+from amgen.dynamics import Balanced, ConvexCost, Dynamics, DynamicsType
 from amgen.evaluation.likelihood import (
     CELL,
     OFFSET,
@@ -33,7 +32,7 @@ from amgen.evaluation.likelihood import (
     ode_options,
 )
 from amgen.evaluation.report import Evaluation
-from amgen.kinds import Balanced, ConvexCost, Kind
+from amgen.model.build import build_action
 from amgen.paths import ColourisationPath, LinearPath, SuperResolutionPath, TorusPath, VPPath
 from amgen.paths import Path as ProbabilityPath
 from amgen.solvers import ODESolver, StepGrid, make_solver
@@ -60,7 +59,7 @@ class GaussianAction(torch.nn.Module):
         return torch.distributions.Normal(self.mean, self.scale).log_prob(x @ self.rotation).sum(dim=1)
 
 
-def dynamics_of(action: torch.nn.Module, kind: Kind | None = None, path: ProbabilityPath | None = None) -> Dynamics:
+def dynamics_of(action: torch.nn.Module, kind: DynamicsType | None = None, path: ProbabilityPath | None = None) -> Dynamics:
     return Dynamics(action, kind, path)  # type: ignore[arg-type]
 
 
@@ -97,7 +96,7 @@ def test_divergences_do_not_depend_on_how_many_products_are_computed_at_once(mon
     whole = [dynamics.velocity_and_divergence(0.3, POINTS, probes) for probes in (None, signs)]
     assert [tuple(divergence.shape) for _, divergence in whole] == [(7, 1), (7, 5)]
     torch.testing.assert_close(whole[0][0], dynamics.velocity(0.3, POINTS))
-    monkeypatch.setattr("amgen.dynamics.JACOBIAN_PRODUCTS", 14)  # two of each of the 7 points
+    monkeypatch.setattr("amgen.dynamics.trained.JACOBIAN_PRODUCTS", 14)  # two of each of the 7 points
     for (_, expected), probes in zip(whole, (None, signs), strict=True):
         torch.testing.assert_close(dynamics.velocity_and_divergence(0.3, POINTS, probes)[1], expected)
 
@@ -142,7 +141,7 @@ def torus_action() -> Action:
         (torus_action, ConvexCost(1.5), TorusPath(), 2.0),
     ],
 )
-def test_densities_integrate_to_one(action: Callable[[], Action], kind: Kind, path: ProbabilityPath, half: float) -> None:
+def test_densities_integrate_to_one(action: Callable[[], Action], kind: DynamicsType, path: ProbabilityPath, half: float) -> None:
     """Whatever the action: sums over a grid of 64 x 64 points, which converge fast for what is smooth and periodic or falls off.
 
     To 1e-4; the Jacobian of convex dynamics has a kink where the gradient vanishes, which leaves 2e-3.
@@ -262,7 +261,7 @@ def measured(model: sampling.Model, batch_size: int = 100, **arguments: Any) -> 
         (["path.kind=torus"], Balanced(), TorusPath()),
     ],
 )
-def test_the_report_is_the_mean_over_images(overrides: list[str], kind: Kind, path: ProbabilityPath) -> None:
+def test_the_report_is_the_mean_over_images(overrides: list[str], kind: DynamicsType, path: ProbabilityPath) -> None:
     """Against images taken one at a time, each with its own class where there are classes."""
     model = untrained(*overrides)
     classes = model.config.action.classes
@@ -373,13 +372,13 @@ def test_divergence_names_the_image(solver: ODESolver) -> None:
 
 def test_guidance_is_left_out() -> None:
     """A run that draws with guidance says so, and gives the same figure without."""
-    guided, plain = (
+    conditional, plain = (
         measured(untrained("action.classes=10", "action.label_dropout=0.1", f"sampling.guidance={strength}"), num=3)
         for strength in (2.0, 1.0)
     )
-    assert guided.warnings == ["the run draws with guidance 2, which the likelihood leaves out"]
+    assert conditional.warnings == ["the run draws with guidance 2, which the likelihood leaves out"]
     assert plain.warnings == []
-    assert guided.principal == plain.principal
+    assert conditional.principal == plain.principal
 
 
 @pytest.fixture(scope="module")

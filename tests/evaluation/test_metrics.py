@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from amgen.config import DataConfig
+from amgen.core.errors import UserError
+from amgen.core.randomness import Purpose, permutation
 from amgen.data import open_dataset, to_float
-from amgen.errors import UserError
 from amgen.evaluation import metrics
 from amgen.evaluation.features import Inception, make_extractor
 from amgen.evaluation.metrics import frechet_distance, matched_distance
 from amgen.evaluation.moments import Moments
-from amgen.randomness import Purpose, permutation
 
 
 def test_frechet_distance_of_commuting_covariances() -> None:

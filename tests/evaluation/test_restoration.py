@@ -13,11 +13,11 @@ from helpers import TINY
 from torch import Tensor
 
 from amgen import config, sampling
-from amgen.build import build_action
+from amgen.core.errors import UserError
 from amgen.data import ImageDataset, open_dataset, to_uint8
-from amgen.errors import UserError
 from amgen.evaluation.restoration import Restoration, Score, baselines, figures, structural_similarities, window_of
-from amgen.paths import ColourisationPath, Given, InPaintingPath, LinearPath, SuperResolutionPath
+from amgen.model.build import build_action
+from amgen.paths import ColourisationPath, Conditioning, InPaintingPath, LinearPath, SuperResolutionPath
 from amgen.paths import Path as ProbabilityPath
 from amgen.sampling import Model, Request
 from amgen.training.main import train
@@ -161,37 +161,37 @@ def test_only_bytes_of_one_shape_are_scored() -> None:
         Restoration().add([0], torch.zeros(1, 1, 8, 8), pictures(1, 1, 8, 8))
 
 
-def given_of(path: ProbabilityPath, count: int = 5, channels: int = 3) -> tuple[Tensor, Given, Tensor | None]:
+def given_of(path: ProbabilityPath, count: int = 5, channels: int = 3) -> tuple[Tensor, Conditioning, Tensor | None]:
     data = 2 * torch.rand(count, channels, 8, 8, dtype=torch.float64) - 1
     choices = torch.rand(count, path.choices, dtype=torch.float64) if path.choices else None
-    return data, path.given(data, choices), choices
+    return data, path.conditioning(data, choices), choices
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_baselines_are_made_of_what_is_given_alone(name: str) -> None:
     """Other unknown pixels, or colours of the same gray, change nothing; other known ones do; known pixels stay as they are."""
     path = PATHS[name]
-    data, given, choices = given_of(path)
-    if given.free is None:
+    data, conditioning, choices = given_of(path)
+    if conditioning.free is None:
         hidden = torch.tensor([0.587, -0.299, 0.0], dtype=torch.float64).reshape(3, 1, 1)  # no gray: orthogonal to the weights of luma
         other = data + hidden * torch.randn(5, 1, 8, 8, dtype=torch.float64)
     else:
-        other = torch.where(given.free.bool(), math.nan, data)
-    for known in (given, path.given(other.nan_to_num(7.0), choices)):
+        other = torch.where(conditioning.free.bool(), math.nan, data)
+    for known in (conditioning, path.conditioning(other.nan_to_num(7.0), choices)):
         found, again = path.baselines(data, known), path.baselines(other, known)
         assert found
         for method, images in found.items():
             torch.testing.assert_close(again[method], images, msg=method)
             assert images.shape == data.shape
-            if given.free is not None:
-                assert torch.equal(images.where(given.free == 0, 0), data.where(given.free == 0, 0))
+            if conditioning.free is not None:
+                assert torch.equal(images.where(conditioning.free == 0, 0), data.where(conditioning.free == 0, 0))
     if name != "in-painting all":
-        changed = path.baselines(-data, path.given(-data, choices))
-        assert all(not torch.allclose(changed[method], images) for method, images in path.baselines(data, given).items())
+        changed = path.baselines(-data, path.conditioning(-data, choices))
+        assert all(not torch.allclose(changed[method], images) for method, images in path.baselines(data, conditioning).items())
 
 
 def test_there_is_nothing_to_compare_with_where_nothing_is_given() -> None:
-    assert LinearPath().baselines(torch.zeros(2, 3, 8, 8), Given()) == {}
+    assert LinearPath().baselines(torch.zeros(2, 3, 8, 8), Conditioning()) == {}
     model, _ = digits()
     assert baselines(model, range(2), Request()) == {}
 
@@ -204,7 +204,7 @@ def test_interpolations(factor: int) -> None:
     quadratic = 0.02 * rows**2 - 0.01 * rows * columns + 0.03 * columns**2 + plane
     data = torch.stack([constant, plane, quadratic])[None]
     path = SuperResolutionPath(factor)
-    found = path.baselines(data, path.given(data))
+    found = path.baselines(data, path.conditioning(data))
     inside = (slice(factor, 17 - 2 * factor), slice(factor, 19 - 2 * factor))
     linear, cubic = ([channel[inside] for channel in found[method][0]] for method in ("bilinear", "bicubic"))
     torch.testing.assert_close(cubic, [constant[inside], plane[inside], quadratic[inside]])
@@ -217,11 +217,11 @@ def test_interpolations(factor: int) -> None:
 @pytest.mark.parametrize("name", [name for name in PATHS if "painting" in name])
 def test_fillings_of_painted_regions(name: str) -> None:
     """Against the mean of each channel and brute-force distances, pixel by pixel; the middle gray where nothing is known."""
-    data, given, _ = given_of(PATHS[name], count=3)
-    assert given.free is not None
-    found = PATHS[name].baselines(data, given)
+    data, conditioning, _ = given_of(PATHS[name], count=3)
+    assert conditioning.free is not None
+    found = PATHS[name].baselines(data, conditioning)
     places = torch.cartesian_prod(torch.arange(8), torch.arange(8))
-    for image, mean, nearest, free in zip(data, *found.values(), given.free[:, 0].bool(), strict=True):
+    for image, mean, nearest, free in zip(data, *found.values(), conditioning.free[:, 0].bool(), strict=True):
         if free.all():
             assert not mean.any()
             assert not nearest.any()
@@ -235,9 +235,9 @@ def test_fillings_of_painted_regions(name: str) -> None:
 
 
 def test_colourisation_is_compared_with_the_gray_image() -> None:
-    data, given, _ = given_of(ColourisationPath())
+    data, conditioning, _ = given_of(ColourisationPath())
     luma = 0.299 * data[:, 0] + 0.587 * data[:, 1] + 0.114 * data[:, 2]
-    found = ColourisationPath().baselines(data, given)
+    found = ColourisationPath().baselines(data, conditioning)
     torch.testing.assert_close(found["gray"], luma[:, None].expand(5, 3, 8, 8))
 
 
@@ -256,7 +256,7 @@ def test_baselines_of_a_model_are_those_of_its_samples() -> None:
         assert torch.equal(images[shown], samples.truths[shown])
     batch = sampling.prepare(model, indices, request)
     assert batch.data is not None
-    expected = model.path.baselines(batch.data, batch.dynamics.given)
+    expected = model.path.baselines(batch.data, batch.dynamics.conditioning)
     assert all(torch.equal(found[method], to_uint8(images)) for method, images in expected.items())
 
 
@@ -269,7 +269,7 @@ def test_draws_of_the_script_differ_in_noise_alone() -> None:
         for number in range(3):
             batch = sampling.prepare(model, indices, complete_images.another_draw(model, indices, request, number))
             starts.append(batch.x)
-            frees.append(batch.dynamics.given.free)
+            frees.append(batch.dynamics.conditioning.free)
         free = frees[0].bool()
         assert all(torch.equal(other, frees[0]) for other in frees)
         assert torch.equal(starts[0], sampling.prepare(model, indices, request).x)

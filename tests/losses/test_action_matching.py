@@ -19,7 +19,7 @@ def integrate_over_time(loss: ActionMatchingLoss, x_0: Tensor, x_1: Tensor, node
     total = torch.zeros(len(x_0), dtype=x_0.dtype, device=x_0.device)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         t = torch.full((len(x_0),), point, dtype=x_0.dtype, device=x_0.device)
-        total = total + weight * loss(LinearPath().sample(t, x_0, x_1)).loss
+        total = total + weight * loss(LinearPath().sample(t, x_0, x_1, boundary=True, score=True)).loss
     return total
 
 
@@ -57,7 +57,7 @@ class GaussianAction(torch.nn.Module):
         self.offset = torch.nn.Parameter(torch.zeros_like(mean))
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
         t = t[:, None]
         variance = (1 - t) ** 2 + t**2 * self.scale**2
@@ -80,7 +80,7 @@ def draw(action: GaussianAction, count: int) -> PathSample:
     x_0 = torch.randn(count, DIMENSION).to(action.mean)
     x_1 = action.mean + action.scale * torch.randn(count, DIMENSION).to(action.mean)
     t = ((torch.arange(count) + torch.rand(1)) / count).to(action.mean)
-    return LinearPath().sample(t, x_0, x_1)
+    return LinearPath().sample(t, x_0, x_1, boundary=True, score=True)
 
 
 @pytest.mark.parametrize("form", [ConditionalLoss, MarginalLoss])
@@ -145,8 +145,8 @@ def test_importance_density_divides_the_interior(form: type[ActionMatchingLoss],
     loss = form(action, LinearPath())
     x_0, x_1 = torch.randn(2, 4, DIMENSION, dtype=dtype, device=device)
     t = torch.rand(4, dtype=dtype, device=device)
-    once = loss(LinearPath().sample(t, x_0, x_1))
-    half = loss(LinearPath().sample(t, x_0, x_1, density=torch.full_like(t, 2)))
+    once = loss(LinearPath().sample(t, x_0, x_1, boundary=True, score=True))
+    half = loss(LinearPath().sample(t, x_0, x_1, density=torch.full_like(t, 2), boundary=True, score=True))
     boundary = once.terms.get("boundary", torch.zeros_like(t))
     torch.testing.assert_close(half.loss - boundary, (once.loss - boundary) / 2)
 
@@ -157,7 +157,7 @@ def test_gradient_matches_plain_autograd(form: type[ActionMatchingLoss], dtype: 
     action = small_action(DIMENSION, dtype, device)
     x_0, x_1 = torch.randn(2, 6, DIMENSION, dtype=dtype, device=device)
     t = torch.rand(6, dtype=dtype, device=device)
-    sample = LinearPath().sample(t, x_0, x_1)
+    sample = LinearPath().sample(t, x_0, x_1, boundary=True, score=True)
 
     x, time = sample.x.clone().requires_grad_(), t.clone().requires_grad_()
     velocity, time_derivative = torch.autograd.grad(action(time, x).sum(), [x, time], create_graph=True)
@@ -191,12 +191,14 @@ def test_zero_weight_boundary_is_not_evaluated() -> None:
 
     class Spy(torch.nn.Module):
         def forward(
-            self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+            self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
         ) -> Tensor:
             seen.append(t.detach() if not torch._C._functorch.is_gradtrackingtensor(t) else torch.full((1,), 0.5))
             return (x**2).sum(dim=1) * t
 
     x_0, x_1 = torch.randn(2, 4, DIMENSION)
-    MarginalLoss(Spy(), LinearPath(), weight=TimeWeight(TIME_WEIGHTS["1-t"]))(LinearPath().sample(torch.rand(4), x_0, x_1))  # type: ignore[arg-type]
+    MarginalLoss(Spy(), LinearPath(), weight=TimeWeight(TIME_WEIGHTS["1-t"]))(
+        LinearPath().sample(torch.rand(4), x_0, x_1, boundary=True, score=True)
+    )  # type: ignore[arg-type]
     assert torch.cat(seen).max() < 1
     assert torch.cat(seen).min() == 0

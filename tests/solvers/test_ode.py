@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amgen.config import ODE_SOLVERS, SDE_SOLVERS
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 from amgen.solvers import ADAPTIVE, FIXED_STEP, GRIDS, ODESolver, StepGrid, make_solver
 from amgen.solvers import SDE_SOLVERS as SDE
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from helpers import TINY, assert_same_tensors, newest_tensors, run_cli, sets
 
-from amgen import checkpoints, config
-from amgen.build import build_times
+from amgen import config
+from amgen.model import checkpoints
+from amgen.model.build import build_times
 from amgen.training.ema import ExponentialAverages, decay, image_decay
 from amgen.training.main import train
 

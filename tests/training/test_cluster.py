@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from helpers import TINY, assert_learned_the_same, newest_tensors, sets
 
-from amgen import checkpoints, config
-from amgen.errors import UserError
+from amgen import config
+from amgen.core.errors import UserError
+from amgen.model import checkpoints
 from amgen.training.main import train
 from amgen.training.peers import SHARDED
 

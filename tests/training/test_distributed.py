@@ -7,8 +7,8 @@ import torch
 from helpers import TINY, amgen_process, newest_tensors, sets
 
 from amgen import config
-from amgen.build import build_action, build_loss, build_path
 from amgen.config import Config
+from amgen.model.build import build_action, build_loss, build_path
 from amgen.training.main import train
 from amgen.training.trainer import compile_loss
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from helpers import TINY, amgen_process, assert_learned_the_same, assert_same_tensors, newest_tensors, run_cli, sets
 
-from amgen import checkpoints, config, sampling
+from amgen import config, sampling
+from amgen.core.errors import UserError
 from amgen.data import open_dataset
-from amgen.errors import UserError
+from amgen.model import checkpoints
 from amgen.training.main import train
 from amgen.training.trainer import Trainer
 
@@ -106,7 +107,7 @@ def test_unbalanced_samples_carry_weights(tmp_path: Path) -> None:
     options = config.change(model.config.sampling, {"solver": "euler", "steps": 4})
     (batch,) = sampling.generate_all(model, options, range(5), sampling.Request())
     assert batch.log_weights is not None
-    from amgen.randomness import Purpose, gaussian
+    from amgen.core.randomness import Purpose, gaussian
 
     x, expected = gaussian(0, Purpose.SAMPLE_NOISE, range(5), (1, 8, 8)).requires_grad_(), torch.zeros(5)
     for step in range(4):

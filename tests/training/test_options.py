@@ -20,12 +20,12 @@ from torch import Tensor
 from amgen import config
 from amgen.actions import SquareAction
 from amgen.config import change
+from amgen.core.randomness import Purpose, uniform
 from amgen.data import Batch, open_dataset, to_image
-from amgen.data.populations import Mixture
-from amgen.data.simulated import rng_of
+from amgen.data.systems.mixture import Mixture
+from amgen.data.systems.simulation import rng_of
 from amgen.losses import MarginalLoss
 from amgen.paths import PathSample
-from amgen.randomness import Purpose, uniform
 from amgen.training import main
 from amgen.training.interrupts import StopRequest
 from amgen.training.trainer import Trainer
@@ -92,13 +92,13 @@ def test_independent_boundaries_are_others_and_weigh_by_their_own_classes(make: 
 
 def test_masses_change_as_asked(make: Callable[..., Trainer]) -> None:
     """Geometric: m_0^(1-t) m_1^t; with `start`, m_0 is that share over the class's share in the data."""
-    given = "data.masses.start=[1,2,3,4,5,6,7,8,9,9]"
-    for overrides in (["data.masses.interpolation=geometric"], [given], [given, "data.masses.interpolation=geometric"]):
+    conditioning = "data.masses.start=[1,2,3,4,5,6,7,8,9,9]"
+    for overrides in (["data.masses.interpolation=geometric"], [conditioning], [conditioning, "data.masses.interpolation=geometric"]):
         trainer = make(*UNBALANCED, *overrides, "coupling.kind=independent")
         batch, sample = drawn(trainer)
         counts = torch.bincount(trainer.dataset.labels, minlength=10).double()
         shares = counts / counts.sum()
-        begin = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9]).double() / 54 if given in overrides else shares
+        begin = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9]).double() / 54 if conditioning in overrides else shares
         first, last = (begin / shares)[batch.labels], (torch.arange(10, 0, -1) / 55 / shares)[batch.labels]
         t = sample.t.double()
         geometric = overrides[-1].endswith("geometric")
@@ -174,13 +174,13 @@ def test_dynamics_are_as_asked(make: Callable[..., Trainer]) -> None:
         (["dynamics.schedule=1-t"], 1 - t),
         (["dynamics.schedule=sqrt(a)", "dynamics.sigma=0.5"], 0.5 * (1 - t).sqrt()),
     ):
-        torch.testing.assert_close(make(*ENTROPIC, *overrides).loss.kind.sigma(t), expected)
+        torch.testing.assert_close(make(*ENTROPIC, *overrides).loss.dynamics.sigma(t), expected)
     for rate in (0.01, 0.02):
         trainer = make(*UNBALANCED, f"dynamics.rate={rate}")
-        assert trainer.loss.kind.rate == rate
+        assert trainer.loss.dynamics.rate == rate
     slope = torch.tensor([[3.0, 4.0]])
     for power in (3.0, 2.5):
-        kind = make("dynamics.kind=convex", f"dynamics.power={power}").loss.kind
+        kind = make("dynamics.kind=convex", f"dynamics.power={power}").loss.dynamics
         torch.testing.assert_close(kind.velocity(slope), slope * 5 ** (power / (power - 1) - 2))
 
 
@@ -330,7 +330,7 @@ def test_points_are_in_the_units_asked_for(make: Callable[..., Trainer], table: 
     assert raw.shape == (5, 3, 3)
     assert make("data.times=[0,2]", preset="cells").dataset.floats(range(5)).shape == (5, 2, 3)
     trainer = make("data.whiten=common", preset="cells")
-    points = torch.cat([trainer.dataset.units.inside(torch.as_tensor(part)) for part in trainer.dataset.source.points])  # type: ignore[union-attr]
+    points = torch.cat([trainer.dataset.units.transform(torch.as_tensor(part)) for part in trainer.dataset.source.points])  # type: ignore[union-attr]
     np.testing.assert_allclose(points.mean(dim=0), 0, atol=1e-4)
     assert float(points.square().mean()) == pytest.approx(1, rel=1e-3)
 
@@ -360,9 +360,9 @@ def test_networks_of_points_are_as_asked(make: Callable[..., Trainer]) -> None:
         )
     entropic = ["dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama", "dynamics.sigma=2"]
     times = torch.tensor([0.0, 0.5])
-    kind = make(*entropic, preset="cells").loss.kind
+    kind = make(*entropic, preset="cells").loss.dynamics
     torch.testing.assert_close(kind.sigma(times), torch.full((2,), 2 * math.sqrt(0.2)))
-    assert make("dynamics.kind=unbalanced", "data.counts=true", "dynamics.rate=0.7", preset="cells").loss.kind.rate == 0.7
+    assert make("dynamics.kind=unbalanced", "data.counts=true", "dynamics.rate=0.7", preset="cells").loss.dynamics.rate == 0.7
 
 
 def test_simulations_are_those_of_their_seed(make: Callable[..., Trainer]) -> None:

@@ -9,11 +9,12 @@ import torch
 from helpers import assert_learned_the_same, assert_same_tensors, newest_tensors, run_cli, sets
 from PIL import Image
 
-from amgen import checkpoints, config, sampling
-from amgen.carrying import carry
+from amgen import config, sampling
 from amgen.config import Config
-from amgen.data.populations import Mixture
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.data.systems.mixture import Mixture
+from amgen.model import checkpoints
+from amgen.sampling.populations import carry
 from amgen.training.main import train
 
 TINY = [

@@ -23,10 +23,11 @@ from helpers import TINY, assert_same_tensors, newest_tensors, run_cli, sets
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from amgen import checkpoints, config
+from amgen import config
+from amgen.core.errors import Diverged, Interrupted, UserError
+from amgen.core.files import locked, sha256
 from amgen.data import TrainingStream, open_dataset
-from amgen.errors import Diverged, Interrupted, UserError
-from amgen.files import locked, sha256
+from amgen.model import checkpoints
 from amgen.training import main
 from amgen.training.interrupts import catch_signals
 from amgen.training.main import train
@@ -133,7 +134,7 @@ def test_where_one_lock_is_unknown_another_is_taken(number: int, tmp_path: Path,
 
     monkeypatch.setattr(fcntl, "flock", unknown)
     script = (
-        "import fcntl, sys; from pathlib import Path; from amgen.errors import UserError; from amgen.training.run import hold\n"
+        "import fcntl, sys; from pathlib import Path; from amgen.core.errors import UserError; from amgen.training.run import hold\n"
         "def unknown(*_): raise OSError(9, 'bad')\n"
         "fcntl.flock = unknown\n"
         "try:\n    with hold(Path(sys.argv[1])): print('taken')\nexcept UserError as error: print(error)"

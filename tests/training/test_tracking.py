@@ -8,9 +8,10 @@ import pytest
 import torch
 from helpers import TINY, newest_tensors
 
-from amgen import checkpoints, config
-from amgen.build import build_action
-from amgen.errors import UserError
+from amgen import config
+from amgen.core.errors import UserError
+from amgen.model import checkpoints
+from amgen.model.build import build_action
 from amgen.training.main import train
 from amgen.training.measures import gradient_norms
 from amgen.training.tracking import MetricsFile

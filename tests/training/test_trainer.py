@@ -11,10 +11,11 @@ import torch
 from accelerate import Accelerator
 from helpers import TINY, amgen_process, assert_same_tensors, newest_tensors, sets
 
-from amgen import checkpoints, config
-from amgen.checkpoints import Progress
-from amgen.errors import Diverged, UserError
+from amgen import config
+from amgen.core.errors import Diverged, UserError
 from amgen.losses import ConditionalLoss, LossTerms
+from amgen.model import checkpoints
+from amgen.model.checkpoints import Progress
 from amgen.paths import PathSample
 from amgen.training.main import train
 from amgen.training.run import hold
@@ -68,7 +69,7 @@ def test_stopping_and_resuming_at_any_step_changes_nothing(step: int, uninterrup
 
         return patched
 
-    from amgen.errors import Interrupted
+    from amgen.core.errors import Interrupted
 
     original = Trainer._step
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match="run the same command again to go on"):
@@ -131,7 +132,7 @@ def test_in_double_precision_accumulation_changes_nothing(tmp_path: Path) -> Non
 
 def test_options_for_memory_and_precision_reach_the_network(tmp_path: Path) -> None:
     """Activations computed anew change rounding alone, and a run may be resumed with or without."""
-    from amgen.build import build_action
+    from amgen.model.build import build_action
 
     for asked in (True, False):
         options = config.load("digits", [*OVERRIDES, f"training.checkpoint_activations={str(asked).lower()}"])
@@ -207,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(value: float, tmp_p
 
 def test_averages_follow_their_formula(uninterrupted: Path, tmp_path: Path) -> None:
     """Replay from checkpoints of every step: a <- d a + (1 - d) w, d = min(rate, (1 + n) / (10 + n)), from the initial weights."""
-    from amgen.build import build_action
+    from amgen.model.build import build_action
 
     folder = run(tmp_path / "run", "training.checkpoint_every=16", "training.keep_last=99")
     average = {name: tensor.clone() for name, tensor in build_action(config.load("digits", OVERRIDES)).state_dict().items()}

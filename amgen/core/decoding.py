@@ -1,0 +1,197 @@
+"""Image files decoded without trust in them: whatever is wrong with one is an error that names it. No torch is imported by this module."""
+
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from amgen.core.errors import UnreadableImage, UserError, printable, short
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+"""What is decoded. Left to itself Pillow tries all it knows, whatever a file is called: EPS among them, which it hands to Ghostscript."""
+
+MAX_BYTES = 1 << 29
+"""Size of a file above which it is not read: several decoders read all of a file into memory, which of a zip may be zeros without end."""
+
+MAX_SIDE = 65_535
+"""Pixels in height or width that an image may have; Pillow decodes some formats in a time that grows with the square of the width."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What each EXIF orientation asks for."""
+
+
+# Pillow logs some of what it then raises, and a logger without a handler writes to the terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+@dataclass
+class Decoded:
+    """An image and what was done to it.
+
+    Attributes:
+        image: its pixels, turned as its EXIF orientation says.
+        turned: whether that changed it.
+        several: whether the file has other frames or pages, of which this is the first.
+    """
+
+    image: Image.Image
+    turned: bool
+    several: bool
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a file for reading bytes, without ever waiting for one.
+
+    Raises:
+        OSError: if it cannot be opened, or is a pipe, a device or a folder, from which reading may not end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    if file is None:
+        os.close(descriptor)
+        raise OSError("it is a pipe, a device or a folder, not a regular file")
+    return file
+
+
+def check_size(count: int) -> None:
+    """Refuse a file of `count` bytes if that is more than any image needs.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if count > MAX_BYTES:
+        raise ValueError(f"{count:,} bytes are more than the {MAX_BYTES:,} that an image file may have")
+
+
+def decode(file: IO[bytes], name: str) -> Decoded:
+    """Decode the image that an open file holds; `name` is what errors call it.
+
+    Raises:
+        UserError: if it has more than 8 bits a channel, which Pillow would cut off.
+        Exception: whatever the decoders raise for damaged files; `unreadable` turns it into an error for the user.
+    """
+    # Decoders warn of oddities that do not keep an image from being read, and of sizes that are not refused.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=FORMATS) as image:
+            if not 0 < min(image.size) <= max(image.size) <= MAX_SIDE:
+                raise ValueError(f"it is {image.width}x{image.height} pixels: expected 1 to {MAX_SIDE:,} each way")
+            refuse_deep(image, name)
+            turned = _orientation(image) in TURNS
+            with _silenced() if image.format == "TIFF" else nullcontext():
+                image.load()
+            pixels: Image.Image = image
+            if turned:  # by some formats, such as TIFF, Pillow has done it by now
+                turn = TURNS.get(_orientation(image))
+                pixels = image if turn is None else image.transpose(turn)
+            if image.format == "GIF":  # where a look at the next frame spoils this one
+                pixels = pixels.copy()
+            return Decoded(pixels, turned, _has_more(image))
+
+
+def read_gray(path: str, largest: int) -> Image.Image:
+    """Read an image file as gray levels, mode L.
+
+    Raises:
+        UserError: naming the file, if it cannot be read or is more than `largest` pixels high or wide.
+    """
+    name = printable(short(path))
+    try:
+        with open_regular(path) as file:
+            check_size(os.fstat(file.fileno()).st_size)
+            image = decode(file, name).image
+    except UserError:
+        raise
+    except Exception as error:  # see `unreadable`
+        raise unreadable(error, name) from None
+    if max(image.size) > largest:
+        raise UserError(f"{name} is {image.width}x{image.height} pixels: expected at most {largest:,} each way")
+    return image.convert("L")
+
+
+def refuse_deep(image: Image.Image, name: str) -> None:
+    """Refuse images of more than 8 bits a channel.
+
+    How they are reduced (by a factor, by a window) is not for a reader to decide: a 12-bit X-ray divided by 257 is black.
+
+    Raises:
+        UserError: naming the image.
+    """
+    if image.mode.startswith("I") or image.mode == "F" or _stored_bits(image) > 8:
+        raise UserError(
+            f"{name} has more than 8 bits a channel (mode {image.mode}): convert it to 8-bit PNG first, whatever data.convert is"
+        )
+
+
+def unreadable(error: Exception, name: str) -> UnreadableImage:
+    """Build the one-line error for an image that cannot be decoded, from whatever its decoder raised."""
+    if isinstance(error, Image.DecompressionBombError):
+        return UnreadableImage(f"refusing to decode {name}: {_one_line(error)}")
+    if isinstance(error, UnidentifiedImageError):
+        reason = f"it is none of {', '.join(FORMATS)}, or damaged"
+    elif isinstance(error, MemoryError):
+        reason = "it does not fit into memory"
+    else:
+        reason = getattr(error, "strerror", None) or _one_line(error) or type(error).__name__
+    return UnreadableImage(f"cannot read the image {name}: {reason}: replace or remove it")
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what C code writes to the standard error from the terminal: libtiff complains there of what Pillow then raises."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the decoders of metadata raise all sorts; damaged metadata says nothing about an image that can be read
+        return 1
+
+
+def _has_more(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # likewise: of what is damaged after the first frame nothing is taken
+        return False
+
+
+def _stored_bits(image: Image.Image) -> int:
+    """Return the bits of a channel in the file. Pillow opens 16-bit colour of PNG and TIFF in 8-bit modes and drops the lower half."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(258, 8)  # BitsPerSample
+        return max(bits) if isinstance(bits, tuple) else int(bits)
+    if image.format == "PNG" and any(";16" in str(tile[3]) for tile in getattr(image, "tile", [])):
+        return 16
+    return 8

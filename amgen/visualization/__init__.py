@@ -1,0 +1,1 @@
+"""Image grids, scatter plots, animations and plots."""

@@ -36,11 +36,11 @@ from amgen.config.parts import (
     UnbalancedConfig,
     UniformTimesConfig,
     VPPathConfig,
-    Weight,
 )
 from amgen.config.reading import apply_overrides, change, load, parse, preset_names, preset_summary, read_yaml
 from amgen.config.run import Config
-from amgen.config.stages import ADAPTIVE_SOLVERS, ODE_SOLVERS, SDE_SOLVERS, SOLVERS, EvaluationConfig, SamplingConfig, TrainingConfig
+from amgen.config.stages import EvaluationConfig, SamplingConfig, TrainingConfig
+from amgen.core.names import ADAPTIVE_SOLVERS, ODE_SOLVERS, SDE_SOLVERS, SOLVERS
 
 __all__ = [
     "ADAPTIVE_SOLVERS",
@@ -89,7 +89,6 @@ __all__ = [
     "UnbalancedConfig",
     "UniformTimesConfig",
     "VPPathConfig",
-    "Weight",
     "apply_overrides",
     "change",
     "load",

@@ -11,7 +11,7 @@ from amgen.config.parts import (
     SnapshotsPathConfig,
     SuperResolutionPathConfig,
 )
-from amgen.config.stages import ODE_SOLVERS, SDE_SOLVERS
+from amgen.core.names import ODE_SOLVERS, SDE_SOLVERS, VP_TRACE
 
 if TYPE_CHECKING:
     from amgen.config.run import Config
@@ -40,6 +40,11 @@ def mismatches(config: "Config") -> Iterator[str]:
         yield f"path.kind={path.kind}, action.kind={config.action.kind}: snapshots and mlp are for points: set data.kind=snapshots"
     if isinstance(path, ColourisationPathConfig) and config.data.channels != 3:
         yield "path.kind=colourisation needs colours: set data.channels=3"
+    if isinstance(path, ColourisationPathConfig) and path.schedule == "vp" and path.noise < 10 * VP_TRACE:
+        yield (
+            f"path.schedule=vp leaves {VP_TRACE} of the colours at t = 0, which path.noise={path.noise} does not hide: set path.noise to "
+            f"{10 * VP_TRACE:g} or more, or path.schedule=linear"
+        )
     if isinstance(path, SuperResolutionPathConfig) and path.factor > config.data.size:
         yield f"path.factor={path.factor} leaves one pixel of {config.data.size}: choose a smaller factor"
     if isinstance(path, InPaintingPathConfig) and path.mask is not None:

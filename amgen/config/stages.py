@@ -6,52 +6,53 @@ from pydantic import Field, field_validator, model_validator
 
 from amgen.config.base import MAY_CHANGE, Fraction, Positive, Rate, Section
 from amgen.core.errors import short, unknown
+from amgen.core.names import BATCH_SIZE, SOLVERS, STEP_GRID, STEP_GRID_RHO, StepGridName
 
 
 class TrainingConfig(Section):
     """How long, how fast and how safely to train. Progress is counted in images seen."""
 
     images: Positive = Field(200_000, description="Images to train on, rounded up to whole batches.", json_schema_extra=MAY_CHANGE)
-    # Some ten times the largest batches that images are trained with; what is far above is a slip, and would look like a hang.
+    # About ten times the largest batches in use. A larger number is a slip, and would look like a hang.
     batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
-        64, description="Images for each step, all processes together, at most 1,000,000."
+        BATCH_SIZE, description="Images per step, over all processes together, at most 1,000,000."
     )
     micro_batch: Positive | None = Field(
         None,
-        description="Most images a process holds in one pass; a larger share is accumulated. Default: all of it.",
+        description="Most images in one pass of a process; a larger share is computed in several passes. Default: one pass.",
         json_schema_extra=MAY_CHANGE,
     )
     optimizer: Literal["adam", "adamw"] = Field("adam", description="Adam, or Adam with decoupled weight decay.")
     learning_rate: float = Field(1e-3, gt=0, description="Step size after the warm-up.")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="Adam's decay rates.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (adamw alone).")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (adamw only).")
     warmup_images: int = Field(0, ge=0, le=10**15, description="Images over which the learning rate rises linearly from 0.")
-    decay: float = Field(0.0, ge=0, le=1, description="Last share of the run, over which the learning rate falls linearly to 0.")
+    decay: float = Field(0.0, ge=0, le=1, description="Fraction of the run, at its end, in which the learning rate falls linearly to 0.")
     clip: float | None = Field(1.0, gt=0, description="Largest global norm of the gradient; null for no clipping.")
     ema: Annotated[list[Rate], Field(min_length=1)] = Field(
         [44_300.0],
-        description="Half-lives, images, of the averaged weights; below 1, decays per step of any batch_size. Sampling uses the first.",
+        description="Half-lives, in images, of the averaged weights; a value below 1 is the decay per step. Sampling uses the first one.",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
-        "fp32", description="Arithmetic of the network; fp64 to check that what should not matter does not."
+        "fp32", description="Arithmetic of the network; fp64 is for checks of numerical errors."
     )
     compile: bool = Field(False, description="Compile the whole loss with torch.compile.", json_schema_extra=MAY_CHANGE)
-    device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU where there is one.", json_schema_extra=MAY_CHANGE)
+    device: Literal["auto", "cpu"] = Field("auto", description="auto for a GPU if there is one, or cpu.", json_schema_extra=MAY_CHANGE)
     log_every: Positive = Field(6_400, description="Images between lines of metrics.jsonl.", json_schema_extra=MAY_CHANGE)
     sample_every: int = Field(50_000, ge=0, le=10**15, description="Images between sample grids; 0 for none.", json_schema_extra=MAY_CHANGE)
     checkpoint_every: Positive = Field(50_000, description="Images between checkpoints.", json_schema_extra=MAY_CHANGE)
     checkpoint_activations: bool = Field(
-        False, description="Compute activations anew in the backward passes instead of keeping them.", json_schema_extra=MAY_CHANGE
+        False, description="Recompute activations in the backward passes to save memory.", json_schema_extra=MAY_CHANGE
     )
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
-        [], description="Also report to these; logs lie in the run's folder `tracking`.", json_schema_extra=MAY_CHANGE
+        [], description="Also log to these trackers; their logs are in the run's folder `tracking`.", json_schema_extra=MAY_CHANGE
     )
-    timeout: Annotated[int, Field(gt=0, le=2_592_000)] = Field(  # longer than 30 days no job runs, and clocks count in 64 bits
+    timeout: Annotated[int, Field(gt=0, le=2_592_000)] = Field(  # no job runs longer than 30 days
         600,
-        description="Seconds that a process waits for the others before it gives them up for lost, at most 30 days.",
+        description="Seconds that a process waits for the others before it stops with an error, at most 30 days.",
         json_schema_extra=MAY_CHANGE,
     )
-    keep_last: Positive = Field(2, description="Newest checkpoints to keep.", json_schema_extra=MAY_CHANGE)
+    keep_last: Positive = Field(2, description="Number of newest checkpoints to keep.", json_schema_extra=MAY_CHANGE)
     keep_every: int = Field(
         0,
         ge=0,
@@ -76,47 +77,47 @@ class TrainingConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How sample grids are drawn while training, and the defaults of `amgen sample` and `amgen eval-fid`."""
+    """How sample grids are generated in training, and the defaults of `amgen sample` and `amgen eval-fid`."""
 
     solver: str = Field(
-        "heun", description="ODE solver, or SDE solver for entropic dynamics and with a noise level.", json_schema_extra=MAY_CHANGE
+        "heun", description="ODE solver, or SDE solver for entropic dynamics or with a noise level.", json_schema_extra=MAY_CHANGE
     )
     steps: int = Field(
-        20, gt=0, le=100_000, description="Steps from noise to data (fixed-step solvers), at most 100,000.", json_schema_extra=MAY_CHANGE
+        20, gt=0, le=100_000, description="Steps from t = 0 to t = 1 (fixed-step solvers), at most 100,000.", json_schema_extra=MAY_CHANGE
     )
-    step_grid: Literal["uniform", "cosine", "polynomial"] = Field(
-        "uniform",
-        description="Steps: equal, short at both ends, or 1 - (1 - s)^rho.",
+    step_grid: StepGridName = Field(
+        STEP_GRID,
+        description="Lengths of the steps: equal (uniform), short at both ends (cosine), or times 1 - (1 - s)^rho (polynomial).",
         json_schema_extra=MAY_CHANGE,
     )
     rho: float = Field(
-        2.0,
+        STEP_GRID_RHO,
         ge=0.01,
         le=100,
-        description="Exponent of the polynomial grid, 0.01 to 100; above 1, short steps near the data.",
+        description="Exponent of the polynomial grid, 0.01 to 100; above 1 the steps near the data are short.",
         json_schema_extra=MAY_CHANGE,
     )
     noise_level: float = Field(
         0.0,
         ge=0,
-        description="G of an SDE with the marginals of balanced dynamics, g(t) = G sqrt(a_t); 0 for the ODE.",
+        description="G of the SDE with the same marginals as the ODE of balanced dynamics, g(t) = G sqrt(a_t); 0 for the ODE.",
         json_schema_extra=MAY_CHANGE,
     )
     tolerance: float = Field(
         1e-4,
-        ge=1e-7,  # images are carried in single precision, which resolves no finer: a solver would halve its steps for ever
+        ge=1e-7,  # single precision resolves no finer: a solver would halve its steps for ever
         description="Relative and absolute tolerance (adaptive solvers), at least 1e-7.",
         json_schema_extra=MAY_CHANGE,
     )
     batch_size: int | Literal["auto"] = Field(
         "auto",
-        description="Images drawn together by each process; auto for as many as the memory holds and speed gains from.",
+        description="Images that each process generates together; auto: as many as fit the memory and still gain speed.",
         json_schema_extra=MAY_CHANGE,
     )
     guidance: float = Field(
         1.0,
         ge=0,
-        description="Classifier-free guidance: 1 the class as learned, 0 no class, above 1 the class exaggerated.",
+        description="Scale of classifier-free guidance: 1 is the class as learned, 0 no class, above 1 the class exaggerated.",
         json_schema_extra=MAY_CHANGE,
     )
     grid: Positive = Field(64, le=10_000, description="Images in a sample grid.", json_schema_extra=MAY_CHANGE)
@@ -136,26 +137,19 @@ class SamplingConfig(Section):
         return size
 
 
-ODE_SOLVERS = ("ab2", "ab3", "adaptive-heun", "bosh3", "dopri5", "dopri8", "euler", "heun", "midpoint", "ralston", "rk4")
-
-ADAPTIVE_SOLVERS = ("adaptive-heun", "bosh3", "dopri5", "dopri8")
-"""Those of them that choose their own steps by a tolerance."""
-
-SDE_SOLVERS = ("euler-maruyama", "sra1", "stochastic-heun")
-
-SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
-"""Names of the solvers, here so that they are checked and listed before torch is loaded."""
-
-
 class EvaluationConfig(Section):
-    """Scores measured while training. The averaged weights of the first rate are scored; the best ones are kept as checkpoints/best."""
+    """Metrics in training, for the averaged weights of the first rate. The best weights are kept as checkpoints/best."""
 
     every: int = Field(
-        0, ge=0, le=10**15, description="Images between evaluations, 0 for none; the end of the run counts.", json_schema_extra=MAY_CHANGE
+        0,
+        ge=0,
+        le=10**15,
+        description="Images between evaluations, and one at the end; 0 for none.",
+        json_schema_extra=MAY_CHANGE,
     )
-    features: str = Field("inception", description="Features, as for amgen eval-fid.", json_schema_extra=MAY_CHANGE)
+    features: str = Field("inception", description="Features of the metrics, as for amgen eval-fid.", json_schema_extra=MAY_CHANGE)
     metrics: tuple[Literal["fid", "kid", "is", "prc", "nearest"], ...] = Field(
-        ("fid",), min_length=1, description="What to measure; the first one in the order of this list decides which is best.",
+        ("fid",), min_length=1, description="Metrics to compute; the first one in the order of this list decides which weights are best.",
         json_schema_extra=MAY_CHANGE,
     )  # fmt: skip
     num: Positive = Field(10_000, le=1_000_000_000, description="Images to generate.", json_schema_extra=MAY_CHANGE)

@@ -36,7 +36,7 @@ from amgen.core.errors import UserError
 from amgen.dynamics import Balanced, DynamicsType, Entropic, Unbalanced
 from amgen.losses.weights import CONSTANT, TimeWeight
 from amgen.paths import Path, PathSample
-from amgen.paths.base import expand
+from amgen.paths.base import before_end, expand
 
 
 @dataclass
@@ -141,7 +141,7 @@ class ConditionalLoss(ActionMatchingLoss):
             return sample.velocity
         if sample.score is None:
             raise ValueError("entropic dynamics need the conditional score: path.sample(..., score=True)")
-        half_variance = 0.5 * self.dynamics.sigma(sample.t).square()
+        half_variance = 0.5 * self.dynamics.sigma(before_end(sample.t)).square()  # at the time of the score
         return sample.velocity + expand(half_variance, sample.x) * sample.score
 
 

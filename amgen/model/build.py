@@ -52,6 +52,7 @@ from amgen.paths import (
     TrigonometricPath,
     UniformTimes,
     VPPath,
+    make_schedule,
 )
 
 
@@ -129,12 +130,12 @@ def build_path(config: Config) -> Path:
     if isinstance(options, TrigonometricPathConfig):
         return TrigonometricPath()
     if isinstance(options, SuperResolutionPathConfig):
-        return SuperResolutionPath(options.factor)
+        return SuperResolutionPath(options.factor, make_schedule(options.schedule))
     if isinstance(options, InPaintingPathConfig):
         mask = None if options.mask is None else torch.tensor([[pixel == "x" for pixel in row] for row in options.mask])
-        return InPaintingPath(options.region, mask)
+        return InPaintingPath(options.region, mask, make_schedule(options.schedule))
     if isinstance(options, ColourisationPathConfig):
-        return ColourisationPath(options.noise)
+        return ColourisationPath(options.noise, make_schedule(options.schedule))
     if isinstance(options, HeatPathConfig):
         return HeatPath(options.blur, options.noise)
     if isinstance(options, TorusPathConfig):

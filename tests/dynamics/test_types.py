@@ -25,7 +25,7 @@ from amgen.core.errors import UserError
 from amgen.dynamics import Balanced, ConvexCost, Dynamics, DynamicsType, Entropic, Unbalanced
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
 from amgen.paths import AffinePath, Conditioning, LinearPath, Masses, Path, PathSample, TorusPath, TrigonometricPath, VPPath
-from amgen.paths.affine import Coefficients
+from amgen.paths.schedules import Coefficients, Schedule
 
 DIMENSION = 2
 MEAN = (1.0, -0.5)
@@ -41,12 +41,17 @@ KINDS: dict[str, DynamicsType] = {
 FORMS: dict[str, type[ActionMatchingLoss]] = {"conditional": ConditionalLoss, "marginal": MarginalLoss}
 
 
-class StretchPath(AffinePath):
-    """x_t = (1 + t) eps + t x_1."""
-
+class Stretch(Schedule):
     def coefficients(self, t: Tensor) -> Coefficients:
         one = torch.ones_like(t)
         return Coefficients(1 + t, t, one, one)
+
+
+class StretchPath(AffinePath):
+    """x_t = (1 + t) eps + t x_1."""
+
+    def __init__(self) -> None:
+        super().__init__(Stretch())
 
 
 def problem(kind: str) -> Path:

@@ -191,9 +191,7 @@ class UnbalancedConfig(Section):
     """dx/dt = grad s, d(log weight)/dt = rate s."""
 
     kind: Literal["unbalanced"] = Field("unbalanced", description="Unbalanced Action Matching: samples also gain and lose mass.")
-    rate: float = Field(
-        0.01, gt=0, description="lambda, the growth rate per unit of s. A small one makes growth costly and motion cheap."
-    )
+    rate: float = Field(0.01, gt=0, description="lambda, the growth rate per unit of s. A small one makes growth costly and motion cheap.")
 
 
 class ConvexConfig(Section):
@@ -227,9 +225,7 @@ class StratifiedTimesConfig(Section):
 class AdaptiveTimesConfig(Section):
     """More times where the loss has a larger standard deviation."""
 
-    kind: Literal["adaptive"] = Field(
-        "adaptive", description="Stratified; the density follows the running deviation of the loss."
-    )
+    kind: Literal["adaptive"] = Field("adaptive", description="Stratified; the density follows the running deviation of the loss.")
     bins: Annotated[int, Field(gt=0, le=65_536)] = Field(
         ADAPTIVE_TIMES_BINS, description="Equal bins of [0, 1), each with a constant density; at most 65,536."
     )
@@ -313,9 +309,7 @@ class MarginalLossConfig(Section):
     boundaries: Literal["paired", "independent"] = Field(
         "paired", description="Samples at t = 0 and t = 1: from the same pairs as those between, or from other pairs."
     )
-    probes: int = Field(
-        1, ge=0, le=10_000, description="Rademacher probes for the Laplacian of entropic dynamics; 0 for its exact value."
-    )
+    probes: int = Field(1, ge=0, le=10_000, description="Rademacher probes for the Laplacian of entropic dynamics; 0 for its exact value.")
 
 
 LossConfig = Annotated[

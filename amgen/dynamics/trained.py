@@ -1,14 +1,12 @@
 """What a trained action gives: velocity, growth, score, divergence and kinetic energy, without leaving an autograd graph behind."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, vjp, vmap
 
-from amgen.actions import Action
+from amgen.actions import Action, frozen_view
 from amgen.core.errors import UserError
 from amgen.dynamics.types import Balanced, DynamicsType, Entropic, Unbalanced
 from amgen.paths import Conditioning, Path
@@ -84,7 +82,8 @@ class Dynamics:
         noise: MarginalNoise | None = None,
     ):
         self.action = action
-        self._modules, self._parameters = list(action.modules()), list(action.parameters())
+        self._view = frozen_view(action)
+        self._parameters = list(zip(self._view.parameters(), action.parameters(), strict=True))
         self.dynamics = Balanced() if dynamics is None else dynamics
         self.path = path
         self.label = label
@@ -155,7 +154,7 @@ class Dynamics:
         Without probes the divergence is exact, (B, 1). For the rest see `divergence`.
         """
         size, chunk = x[0].numel(), max(1, JACOBIAN_PRODUCTS // len(x))
-        with torch.no_grad(), self._frozen():
+        with torch.no_grad():
             velocity, pullback = vjp(lambda point: self._evaluate(t, point, differentiable=True)[0], x)  # type: ignore[misc]
 
             def along(direction: Tensor) -> Tensor:
@@ -182,48 +181,38 @@ class Dynamics:
     def _evaluate(self, t: Tensor | float, x: Tensor, differentiable: bool = False) -> tuple[Tensor, Tensor]:
         """Return the velocity and s; with `differentiable`, torch.func can differentiate both again."""
         gradient = self._differentiable_gradient if differentiable else self._gradient
-        with self._frozen():
-            if self.guidance == 1:
-                slope, action = gradient(t, x, self.label)
-            else:
-                assert self.label is not None
-                assert self.no_label is not None
-                without, with_label = gradient(t, x, torch.full_like(self.label, self.no_label)), gradient(t, x, self.label)
-                slope, action = (torch.lerp(a, b, self.guidance) for a, b in zip(without, with_label, strict=True))
+        if self.guidance == 1:
+            slope, action = gradient(t, x, self.label)
+        else:
+            assert self.label is not None
+            assert self.no_label is not None
+            without, with_label = gradient(t, x, torch.full_like(self.label, self.no_label)), gradient(t, x, self.label)
+            slope, action = (torch.lerp(a, b, self.guidance) for a, b in zip(without, with_label, strict=True))
         return self.dynamics.velocity(self.conditioning.restrict(slope)), action
 
-    @contextmanager
-    def _frozen(self) -> Iterator[None]:
-        """Keep the action in eval mode and its parameters out of graphs for a while; costs next to nothing where they already are."""
-        training: list[nn.Module] = [module for module in self._modules if module.training]
-        learning = [parameter for parameter in self._parameters if parameter.requires_grad and parameter.is_leaf]
-        try:
-            # Not by eval(), which goes down the tree once for each module and may be the user's own.
-            for module in training:
-                module.training = False
-            for parameter in learning:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for module in training:
-                module.training = True
-            for parameter in learning:
-                parameter.requires_grad_(True)
+    @property
+    def _network(self) -> Action:
+        """The frozen view of the action, made anew if the action was moved or cast since."""
+        if not all(own.data_ptr() == other.data_ptr() for own, other in self._parameters):
+            self._view = frozen_view(self.action)
+            self._parameters = list(zip(self._view.parameters(), self.action.parameters(), strict=True))
+        return self._view
 
     def _gradient(self, t: Tensor | float, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return grad s and s, detached; one backward, whose graph is freed on the way."""
         self.evaluations += 1
         with torch.enable_grad():
             point = x.detach().requires_grad_()
-            action = self.action(self._times(t, x), point, label, self.conditioning.condition)
+            action = self._network(self._times(t, x), point, label, self.conditioning.condition)
             (slope,) = torch.autograd.grad(action.sum(), point)
         return slope, action.detach()
 
     def _differentiable_gradient(self, t: Tensor | float, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return grad s and s, by torch.func."""
+        network = self._network
 
         def total_action(point: Tensor) -> tuple[Tensor, Tensor]:
-            action = self.action(self._times(t, x), point, label, self.conditioning.condition)
+            action = network(self._times(t, x), point, label, self.conditioning.condition)
             return action.sum(), action
 
         self.evaluations += 1

@@ -1,5 +1,6 @@
 import copy
 import math
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -68,6 +69,61 @@ def test_a_network_in_training_is_evaluated_frozen_and_left_as_it_was(dtype: tor
     assert all(parameter.grad is None for parameter in action.parameters())
     action(torch.zeros(4, dtype=dtype), x).sum().backward()  # training goes on
     assert all(parameter.grad is not None for parameter in action.parameters() if parameter.requires_grad)
+
+
+class Paused(torch.nn.Module):
+    """A body that waits in the middle of an evaluation in eval mode until it may go on."""
+
+    def __init__(self, inner: torch.nn.Module):
+        super().__init__()
+        self.dropout, self.inner = torch.nn.Dropout(0.5), inner
+        self.inside, self.resume = threading.Event(), threading.Event()
+
+    def forward(self, t: Tensor, x: Tensor, *rest: Tensor | None) -> Tensor:
+        if not self.training:
+            self.inside.set()
+            assert self.resume.wait(30)
+        return self.inner(t, self.dropout(x), *rest)
+
+
+def test_a_network_is_not_touched_while_another_thread_evaluates_it(dtype: torch.dtype) -> None:
+    """In the middle of an evaluation all modes and flags are those of training, and a training pass has dropout and all gradients."""
+    action = DotAction(Paused(small_action(3, dtype).body))
+    x, found = torch.randn(64, 3, dtype=dtype), []
+    expected = Dynamics(DotAction(copy.deepcopy(action.body.inner))).velocity(0.3, x)
+    dynamics = Dynamics(action)
+    thread = threading.Thread(target=lambda: found.append(dynamics.velocity(0.3, x)))
+    thread.start()
+    try:
+        assert action.body.inside.wait(30)
+        assert all(module.training for module in action.modules())
+        assert all(parameter.requires_grad for parameter in action.parameters())
+        values = [action(torch.full((64,), 0.3, dtype=dtype), x) for _ in range(2)]
+        assert not torch.equal(*values)
+        values[0].sum().backward()
+        assert all(parameter.grad is not None for parameter in action.parameters())
+    finally:
+        action.body.resume.set()
+        thread.join()
+    torch.testing.assert_close(found[0], expected, rtol=0, atol=0)
+
+
+def test_training_is_seen_and_so_is_a_cast(dtype: torch.dtype) -> None:
+    """Steps of an optimiser, loaded weights and another type change what dynamics made before give, as they change the action."""
+    action, x = small_action(3, dtype), torch.randn(5, 3, dtype=dtype)
+    dynamics = Dynamics(action)
+    kept, first = copy.deepcopy(action.state_dict()), dynamics.velocity(0.3, x)
+    optimizer = torch.optim.Adam(action.parameters(), 0.1)
+    action(torch.zeros(5, dtype=dtype), x).sum().backward()
+    optimizer.step()
+    second = dynamics.velocity(0.3, x)
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(second, Dynamics(copy.deepcopy(action)).velocity(0.3, x), rtol=0, atol=0)
+    action.load_state_dict(kept)
+    torch.testing.assert_close(dynamics.velocity(0.3, x), first, rtol=0, atol=0)
+    action.float()
+    assert dynamics.velocity(0.3, x.float()).dtype == torch.float32
+    torch.testing.assert_close(dynamics.velocity(0.3, x.float()), first.float(), rtol=1e-4, atol=1e-4)
 
 
 class Watched(torch.nn.Module):

@@ -269,8 +269,8 @@ def test_convex_costs_are_conjugate(dtype: torch.dtype) -> None:
         assert (kind.fenchel_young(y, v) > 0).all()
         gradient = torch.func.grad(lambda g, kind=kind: kind.conjugate(g).sum())(y)
         torch.testing.assert_close(kind.velocity(y), gradient)
-    for method in ("gap", "conjugate", "velocity"):
-        arguments = (y, v) if method == "gap" else (y,)
+    for method in ("fenchel_young", "conjugate", "velocity"):
+        arguments = (y, v) if method == "fenchel_young" else (y,)
         torch.testing.assert_close(getattr(ConvexCost(2.0), method)(*arguments), getattr(Balanced(), method)(*arguments))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from amgen import config
 from amgen.core.errors import UserError
+from amgen.core.names import VP_TRACE
 from amgen.paths import (
     AdaptiveTimes,
     AffinePath,
@@ -22,8 +23,10 @@ from amgen.paths import (
     SuperResolutionPath,
     TimeSampler,
     TorusPath,
+    Trigonometric,
     TrigonometricPath,
     UniformTimes,
+    VariancePreserving,
     VPPath,
 )
 
@@ -38,11 +41,17 @@ PATHS: dict[str, Callable[[], Path]] = {
     "in-painting box": lambda: InPaintingPath("box"),
     "in-painting mask": lambda: InPaintingPath("mask", MASK),
     "colourisation": ColourisationPath,
+    "super-resolution trigonometric": lambda: SuperResolutionPath(2, Trigonometric()),
+    "super-resolution vp": lambda: SuperResolutionPath(2, VariancePreserving()),
+    "in-painting trigonometric": lambda: InPaintingPath("half", schedule=Trigonometric()),
+    "in-painting vp": lambda: InPaintingPath("mask", MASK, VariancePreserving()),
+    "colourisation trigonometric": lambda: ColourisationPath(schedule=Trigonometric()),
+    "colourisation vp": lambda: ColourisationPath(schedule=VariancePreserving()),
     "heat": lambda: HeatPath(1.5),
     "torus": TorusPath,
 }
 AFFINE: dict[str, Callable[[], AffinePath]] = {"linear": LinearPath, "vp": VPPath, "trigonometric": TrigonometricPath}
-GUIDED = [name for name in PATHS if "painting" in name or "resolution" in name or name in ("colourisation", "heat")]
+GUIDED = [name for name in PATHS if "painting" in name or "resolution" in name or "colourisation" in name or name == "heat"]
 
 
 SECTIONS: dict[type[Path], Callable[[], object]] = {
@@ -99,7 +108,7 @@ def test_paths_end_at_data_and_start_where_generation_does(name: str, dtype: tor
         torch.full((len(data),), 0.5, dtype=dtype), noise, data, auxiliary=auxiliary, boundary=True, score=True
     ).boundary.start
     if not isinstance(path, TorusPath):
-        torch.testing.assert_close(start, path.prior(noise, data, conditioning), rtol=0, atol=0.01 if isinstance(path, VPPath) else 1e-6)
+        torch.testing.assert_close(start, path.prior(noise, data, conditioning), rtol=0, atol=2 * VP_TRACE if "vp" in name else 1e-6)
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -203,7 +203,7 @@ def data_of_a_step(settings: Config, batch: int) -> Work:
     def work() -> None:
         step = next(steps)
         drawn = stream.__getitems__(range(step * batch, (step + 1) * batch))
-        t, _ = times.draw(0, step, range(batch), batch)
+        t, _ = times.sample(0, step, range(batch), batch)
         path.sample(t.float(), drawn.noise, drawn.images, boundary=True, score=True)
 
     return work

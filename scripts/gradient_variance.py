@@ -42,7 +42,7 @@ def measure(path_kind: str, frequency: float, steps: int, batches: int) -> tuple
 
     def sample(step: int) -> PathSample:
         batch = stream.__getitems__(range(64 * step, 64 * (step + 1)))
-        return path.sample(times.draw(0, step, range(64), 64)[0].float(), batch.noise, batch.images, boundary=True, score=True)
+        return path.sample(times.sample(0, step, range(64), 64)[0].float(), batch.noise, batch.images, boundary=True, score=True)
 
     optimizer = torch.optim.Adam(action.parameters(), lr=1e-3)
     for step in range(steps):

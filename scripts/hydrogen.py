@@ -133,7 +133,7 @@ def learn_score(model: sampling.Model, samples: int, batch: int = 500) -> Score:
     clock = time.perf_counter()
     for step in range(steps):
         items = stream.__getitems__(range(step * batch, (step + 1) * batch))
-        sample = path.sample(times.draw(0, step, range(batch), batch)[0].float(), items.noise, items.images, boundary=True, score=True)
+        sample = path.sample(times.sample(0, step, range(batch), batch)[0].float(), items.noise, items.images, boundary=True, score=True)
         optimizer.zero_grad()
         sliced_loss(network, sample.t, sample.x, torch.randn_like(sample.x)).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -185,7 +185,7 @@ class Training:
         options, step = self.settings.training, len(self.losses)
         size = options.batch_size
         batch = self.stream.__getitems__(range(step * size, (step + 1) * size))
-        times, _ = self.times.draw(self.settings.seed, step, range(size), size)
+        times, _ = self.times.sample(self.settings.seed, step, range(size), size)
         loss = self.method.loss(self.path.sample(times.float(), batch.noise, batch.images)).mean()
         if not torch.isfinite(loss):
             name = self.method.name

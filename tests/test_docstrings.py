@@ -42,6 +42,7 @@ WITHOUT_EXAMPLES = {
     "Path": "a base class",
     "PathSample": "what Path.sample returns",
     "SDESolver": "a base class",
+    "Schedule": "a base class",
     "TimeSampler": "a base class",
 }
 """Public classes that users do not make themselves."""

@@ -7,6 +7,7 @@ from pydantic import Field, Tag, model_validator
 
 from amgen.config.base import LARGEST_IMAGE, MAY_CHANGE, NOT_PREPARATION, Positive, Section, Share, by
 from amgen.core.errors import short
+from amgen.core.names import MASS_INTERPOLATION, MassInterpolation
 
 
 class MassesConfig(Section):
@@ -16,8 +17,8 @@ class MassesConfig(Section):
         None, description="Share of each class at t = 0, in any unit; null for the shares in the data."
     )
     end: Annotated[list[Share], Field(min_length=1)] = Field(description="Share of each class at t = 1, in any unit.")
-    interpolation: Literal["linear", "geometric"] = Field(
-        "linear", description="linear: m_t = (1 - t) m_0 + t m_1, total mass kept; geometric: m_0^(1-t) m_1^t."
+    interpolation: MassInterpolation = Field(
+        MASS_INTERPOLATION, description="linear: m_t = (1 - t) m_0 + t m_1, total mass kept; geometric: m_0^(1-t) m_1^t."
     )
 
 

@@ -1,7 +1,7 @@
 """Probability paths q_t between noise (t = 0) and data (t = 1), given by samples x_t and their velocities.
 
-Symbols: eps is standard normal noise, x_1 the data, t a time in [0, 1]. A pair z = (eps, x_1) has the curve x_t = I(t, eps, x_1), which ends
-at x_1, with the velocity u_t = d/dt x_t. For most paths x_t is Gaussian given x_1: x_t = mu_t + a_t eps, with the conditional score
+Symbols: eps is standard normal noise, x_1 the data, t a time in [0, 1]. A pair z = (eps, x_1) has the curve x_t = I(t, eps, x_1), which
+ends at x_1, with the velocity u_t = d/dt x_t. For most paths x_t is Gaussian given x_1: x_t = mu_t + a_t eps, with the conditional score
 grad log q_t(x_t | x_1) = -eps / a_t.
 """
 

@@ -10,7 +10,7 @@ from amgen.paths import Coupling
 
 
 class CoupledStream(Dataset[Batch]):
-    """A training stream whose noise, or the links of whose chains, are exchanged within groups of consecutive items, as a coupling wants.
+    """A training stream whose noise, or the links of whose tuples, are exchanged within groups of consecutive items, as a coupling wants.
 
     Groups are cut from the stream itself, at multiples of `coupling.group`. Whoever needs part of a group reads all of it and keeps its
     part, so the pairing depends on neither the batch size, the number of processes nor accumulation.

@@ -220,7 +220,7 @@ class Trainer:
         """Draw points along the path for a part of the global batch, on the device."""
         config, seed, size, device = self.config, self.config.seed, self.config.training.batch_size, self.accelerator.device
         first = batch.indices[0] - step * size
-        times, density = self.times.draw(seed, step, range(first, first + len(batch.indices)), size)
+        times, density = self.times.sample(seed, step, range(first, first + len(batch.indices)), size)
         # Below 1 in float32 as well, where scores are finite.
         times = times.to(self.dtype).clamp(max=1 - torch.finfo(torch.float32).eps / 2)
         batch = batch.to(device, self.dtype)

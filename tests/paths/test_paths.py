@@ -403,13 +403,13 @@ def test_masses_default_to_the_data_and_refuse_what_does_not_fit() -> None:
 
 
 def test_stratified_times_put_one_in_each_stratum() -> None:
-    times = StratifiedTimes().draw(0, 5, range(64), 64)[0]
+    times = StratifiedTimes().sample(0, 5, range(64), 64)[0]
     assert torch.equal((times * 64).floor(), torch.arange(64, dtype=torch.float64))
 
 
 def test_each_stratified_time_is_uniform_in_its_stratum() -> None:
     """The shared offset over 5,000 steps has mean 1/2, within 5 standard errors."""
-    offsets = torch.stack([StratifiedTimes().draw(0, step, range(1), 1)[0] for step in range(5000)])
+    offsets = torch.stack([StratifiedTimes().sample(0, step, range(1), 1)[0] for step in range(5000)])
     assert abs(offsets.mean() - 0.5) < 5 * (1 / 12 / 5000) ** 0.5
 
 
@@ -425,11 +425,11 @@ def learned() -> AdaptiveTimes:
 @pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, learned])
 def test_times_do_not_depend_on_how_the_batch_is_divided(make: Callable[[], TimeSampler]) -> None:
     times = make()
-    whole = times.draw(0, 5, range(64), 64)
-    parts = [times.draw(0, 5, range(start, start + 16), 64) for start in range(0, 64, 16)]
+    whole = times.sample(0, 5, range(64), 64)
+    parts = [times.sample(0, 5, range(start, start + 16), 64) for start in range(0, 64, 16)]
     for kind in range(2):
         assert torch.equal(whole[kind], torch.cat([part[kind] for part in parts]))
-    assert not torch.equal(whole[0], times.draw(0, 6, range(64), 64)[0])
+    assert not torch.equal(whole[0], times.sample(0, 6, range(64), 64)[0])
     assert whole[0].min() >= 0
     assert whole[0].max() < 1
 
@@ -439,7 +439,7 @@ def test_density_is_that_of_the_times(make: Callable[[], TimeSampler]) -> None:
     """E f(t)/p(t) = int f for f = 1 and f = cos 5t, within 4 standard errors over 400 steps of 64."""
     times = make()
     for function, integral in ((torch.ones_like, 1.0), (lambda t: (5 * t).cos(), math.sin(5) / 5)):
-        means = torch.stack([(function(t) / p).mean() for t, p in (times.draw(0, step, range(64), 64) for step in range(400))])
+        means = torch.stack([(function(t) / p).mean() for t, p in (times.sample(0, step, range(64), 64) for step in range(400))])
         assert abs(means.mean() - integral) <= 4 * means.std() / 20 + 1e-12
 
 
@@ -466,7 +466,7 @@ def test_adaptive_times_lower_the_variance() -> None:
     for sampler in (StratifiedTimes(), times):
         values = []
         for step in range(1500):
-            t, p = sampler.draw(1, step, range(64), 64)
+            t, p = sampler.sample(1, step, range(64), 64)
             values.append(((1 + 4 * t) * torch.randn(64, dtype=torch.float64) / p).mean())
         variances.append(float(torch.stack(values).var()) * 64)
     assert variances[0] == pytest.approx(31 / 3, rel=0.15)

@@ -74,7 +74,9 @@ def test_posterior_noise_and_score_are_those_of_gaussian_data(name: str, deviati
 def test_named_paths_are_affine_paths_of_their_schedules(schedule: str, path: AffinePath) -> None:
     noise, data, t = torch.randn(6, 3, 4, 4), torch.randn(6, 3, 4, 4), torch.linspace(0, 0.9, 6)
     other = AffinePath(make_schedule(schedule))  # type: ignore[arg-type]
-    for found, expected in zip(other.interpolate(t, noise, data, Conditioning()), path.interpolate(t, noise, data, Conditioning())):
+    for found, expected in zip(
+        other.interpolate(t, noise, data, Conditioning()), path.interpolate(t, noise, data, Conditioning()), strict=True
+    ):
         assert torch.equal(found, expected)
 
 

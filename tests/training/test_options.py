@@ -142,7 +142,7 @@ def test_times_are_drawn_as_asked(make: Callable[..., Trainer]) -> None:
     times = make("times.kind=adaptive", "times.bins=2", "times.floor=0.9", "times.memory=0.5").times
     values = torch.tensor([1.0, 1.0, 1.0, 1.0, -9.0, 9.0, -9.0, 9.0])  # no deviation in the first half, all of it in the second
     times.learn(times.statistics(torch.tensor([0.1] * 4 + [0.9] * 4), values))
-    assert [float(density) for density in times.draw(0, 0, range(16), 16)[1].unique()] == pytest.approx([0.9, 1.1])
+    assert [float(density) for density in times.sample(0, 0, range(16), 16)[1].unique()] == pytest.approx([0.9, 1.1])
 
 
 def test_probes_are_signs(make: Callable[..., Trainer]) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from amgen.actions.layers import TimeEmbedding
+from amgen.core.names import MLP_GAIN, MLP_TIME_FREQUENCY
 
 
 class MLP(nn.Module):
@@ -24,9 +25,9 @@ class MLP(nn.Module):
         dimension: int,
         width: int,
         depth: int,
-        time_frequency: float = 10.0,
+        time_frequency: float = MLP_TIME_FREQUENCY,
         time_features: int | None = None,
-        gain: float = 1.0,
+        gain: float = MLP_GAIN,
         features_only: bool = False,
     ):
         super().__init__()

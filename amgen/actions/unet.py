@@ -10,6 +10,7 @@ from amgen.actions.dropout import Dropout
 from amgen.actions.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, norm_silu, zero
 from amgen.actions.recomputation import recompute
 from amgen.actions.second_order import Conv2d
+from amgen.core.names import ATTENTION_HEADS, DROPOUT, UNET_TIME_FREQUENCY
 
 
 class UNet(nn.Module):
@@ -42,9 +43,9 @@ class UNet(nn.Module):
         multipliers: Sequence[int],
         blocks: int,
         attention: Sequence[int] = (),
-        attention_heads: int = 1,
-        dropout: float = 0.0,
-        time_frequency: float = 100.0,
+        attention_heads: int = ATTENTION_HEADS,
+        dropout: float = DROPOUT,
+        time_frequency: float = UNET_TIME_FREQUENCY,
         classes: int = 0,
         condition_channels: int = 0,
         out_channels: int | None = None,

@@ -1,4 +1,4 @@
-"""What moves samples, and what a trained action gives: velocity, growth, score, divergence."""
+"""Types of dynamics, and the dynamics of a trained action: velocity, growth, score, divergence."""
 
 from amgen.dynamics.trained import Dynamics, MarginalNoise
 from amgen.dynamics.types import Balanced, ConvexCost, DynamicsType, Entropic, Unbalanced

@@ -1,4 +1,4 @@
-"""What a trained action gives: velocity, growth, score, divergence and kinetic energy, without leaving an autograd graph behind."""
+"""The dynamics of a trained action: velocity, growth, score, divergence and kinetic energy, without an autograd graph."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,31 @@ from amgen.paths import Conditioning, Path
 from amgen.paths.base import expand
 
 JACOBIAN_PRODUCTS = 256
-"""Products of one sample's Jacobian with a vector that are computed at once, which bounds the memory of a divergence."""
+"""Number of vector-Jacobian products that are computed together, over the batch; it bounds the memory of a divergence."""
 
 
 @dataclass(frozen=True)
 class MarginalNoise:
-    """The noise g(t) = G sqrt(a_t) of an SDE with the marginals of balanced dynamics, dx = (v + g^2/2 score) dt + g dW.
+    """The noise g(t) = G sqrt(a_t) of an SDE with the same marginals as balanced dynamics,
 
-    The score -E[eps | x_t] / a_t grows without bound as a_t vanishes towards the data, and g^2 vanishes with it: g^2/a = G^2 at every t.
+        dx = (v + g^2/2 grad log q_t) dt + g dW.
+
+    The score grad log q_t = -E[eps | x_t] / a_t grows without bound towards the data, where a_t = 0. g^2 vanishes there too, and g^2 / a_t
+    is G^2 at every t.
 
     Attributes:
         level: G > 0.
-        path: the path that the dynamics were learned on.
+        path: the path that the action was trained on.
 
     Raises:
-        UserError: for a path that has no noise scale a_t.
+        UserError: for a path without a noise scale a_t.
+
+    Example:
+        >>> import torch
+        >>> from amgen.dynamics import MarginalNoise
+        >>> from amgen.paths import LinearPath
+        >>> MarginalNoise(2.0, LinearPath()).scale(torch.tensor([0.0, 0.75, 1.0])).tolist()
+        [2.0, 1.0, 0.0]
     """
 
     level: float
@@ -44,30 +54,46 @@ class MarginalNoise:
         return self.level * noise.sqrt()
 
     def square_over_noise(self, t: Tensor) -> Tensor:
-        """Return g(t)^2 / a_t at times (B,), shape (B,); at t = 1, where both vanish, its limit."""
+        """Return g(t)^2 / a_t at times (B,), shape (B,); at t = 1, where both are zero, its limit."""
         return torch.full_like(t, self.level**2)
 
 
 class Dynamics:
-    """The motion of samples that a trained action describes.
+    """The dynamics of samples that an action describes.
 
-    The action is evaluated as in eval mode and without a graph for its parameters, and left as it was: a network that is being trained
-    can be looked at in between. (It is switched while it is evaluated, so two threads should not share one that is not frozen.)
+    The action is evaluated through a frozen view: in eval mode, and without gradients in its parameters. The network itself is not touched,
+    neither its modes nor its flags, so that it may be trained at the same time, in another thread too. The view shares the weights: it
+    follows every optimiser step.
 
-    Times are one scalar or one for each sample, (B,); points are (B, ...).
+    Times are a scalar or one for each sample, (B,). Points are (B, ...).
 
     Args:
         action: s(t, x).
-        kind: what the gradient of s does to samples; balanced by default.
-        path: the path that the action was trained on, for the score.
+        dynamics: type of the dynamics; balanced by default.
+        path: the path that the action was trained on, needed for the score.
         label: classes, int64 (B,), of a class-conditional action.
-        given: condition and free pixels, where the path gives some. Known pixels do not move.
+        conditioning: condition and free pixels of a conditional path. Known pixels do not move.
         guidance: g of classifier-free guidance, grad s = (1 - g) grad s(no class) + g grad s(class) (arXiv 2207.12598, with g = 1 + w).
-        no_label: the label that stands for no class; needed where `guidance` is not 1.
-        noise: that of an SDE with the marginals of balanced dynamics; None for the ODE.
+        no_label: the label for no class; needed unless `guidance` is 1.
+        noise: noise of an SDE with the same marginals as balanced dynamics; None for the ODE.
 
     Attributes:
-        evaluations: how many times the gradient of the action has been evaluated on a batch (NFE).
+        evaluations: number of evaluations of the action's gradient on a batch (NFE).
+
+    Raises:
+        UserError: for guidance without classes.
+
+    Example:
+        >>> import torch, amgen
+        >>> from amgen.dynamics import Dynamics
+        >>> from amgen.solvers import Heun, StepGrid
+        >>> model = amgen.load("runs/digits")
+        >>> dynamics = Dynamics(model.action, path=model.path)
+        >>> x = Heun(StepGrid(4)).solve(dynamics.velocity, torch.randn(2, 1, 8, 8))
+        >>> x.shape, dynamics.evaluations
+        (torch.Size([2, 1, 8, 8]), 8)
+        >>> dynamics.score(0.5, x).shape, dynamics.divergence(0.5, x).shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2]))
     """
 
     def __init__(
@@ -100,7 +126,7 @@ class Dynamics:
         return self.velocity_and_growth(t, x)[0]
 
     def velocity_and_growth(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return dx/dt and d(log weight)/dt, (B,), from one evaluation; growth is zero but for unbalanced dynamics."""
+        """Return dx/dt and d(log weight)/dt, (B,), from one evaluation; the growth is zero unless the dynamics are unbalanced."""
         velocity, action = self._evaluate(t, x)
         return velocity, self.dynamics.rate * action if isinstance(self.dynamics, Unbalanced) else torch.zeros_like(action)
 
@@ -109,9 +135,9 @@ class Dynamics:
         return self.velocity_and_growth(t, x)[1]
 
     def drift(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """Return b of dx = b dt + g dW, shaped like `x`: the velocity, and half of g^2 times the score where `noise` is given.
+        """Return b of dx = b dt + g dW, shaped like `x`: the velocity, plus g^2/2 times the score if there is `noise`.
 
-        g^2 score is taken as -(g^2/a) E[eps | x_t], of which both factors have a limit at t = 1.
+        g^2 grad log q_t is computed as -(g^2/a) E[eps | x_t]: both factors have a limit at t = 1.
         """
         velocity = self.velocity(t, x)
         if self.noise is None:
@@ -121,19 +147,19 @@ class Dynamics:
         return velocity - 0.5 * expand(share, x) * path.posterior_noise(times, x, velocity, self.conditioning)
 
     def diffusion(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """Return g(t), to be multiplied with dW: broadcastable to `x`, zero on known pixels and for dynamics without noise."""
+        """Return g(t), the factor of dW, broadcastable to `x`: zero on known pixels and for dynamics without noise."""
         times = self._times(t, x)
         if isinstance(self.dynamics, Entropic):
             return self.conditioning.restrict(expand(self.dynamics.sigma(times), x))
         return self.conditioning.restrict(expand(torch.zeros_like(times) if self.noise is None else self.noise.scale(times), x))
 
     def score(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """Return grad log q_t, shaped like `x`, from the velocity, for a path that is Gaussian given the data and t < 1.
+        """Return grad log q_t, shaped like `x`, from the velocity, for t < 1.
 
-        The identity holds for noise that is independent of the data, and for balanced dynamics.
+        It is exact for balanced dynamics on a path that is Gaussian given the data, with noise that is independent of the data.
 
         Raises:
-            UserError: for other paths and kinds.
+            UserError: for other paths and dynamics.
         """
         return self._gaussian_path().score(self._times(t, x), x, self.velocity(t, x), self.conditioning)
 
@@ -143,15 +169,15 @@ class Dynamics:
         Args:
             t: times.
             x: points.
-            probes: random signs (B, P, ...) for Hutchinson's unbiased estimate from P probes; by default the divergence is exact, at the
-                price of one evaluation for each dimension.
+            probes: random signs (B, P, ...) for Hutchinson's unbiased estimate from P probes. Without them the divergence is exact and
+                needs one vector-Jacobian product for each dimension.
         """
         return self.velocity_and_divergence(t, x, probes)[1].mean(dim=1)
 
     def velocity_and_divergence(self, t: Tensor | float, x: Tensor, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return dx/dt, shaped like `x`, and the estimates of div v, one for each probe, (B, P), from one evaluation of the gradient.
 
-        Without probes the divergence is exact, (B, 1). For the rest see `divergence`.
+        Without probes the divergence is exact, (B, 1). Arguments as for `divergence`.
         """
         size, chunk = x[0].numel(), max(1, JACOBIAN_PRODUCTS // len(x))
         with torch.no_grad():
@@ -167,7 +193,7 @@ class Dynamics:
             return velocity, vmap(along, chunk_size=chunk)(basis.expand(size, *x.shape)).sum(dim=0)[:, None]
 
     def kinetic_energy(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """Return 1/2 |v|^2, (B,); its mean over q_t and t is the action of the learned motion."""
+        """Return 1/2 |v|^2, (B,); its mean over q_t and t is the kinetic action of the learned dynamics."""
         return 0.5 * self.velocity(t, x).square().flatten(1).sum(dim=1)
 
     def _gaussian_path(self) -> Path:
@@ -179,7 +205,7 @@ class Dynamics:
         return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
 
     def _evaluate(self, t: Tensor | float, x: Tensor, differentiable: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the velocity and s; with `differentiable`, torch.func can differentiate both again."""
+        """Return the velocity and s; if `differentiable`, torch.func can differentiate both again."""
         gradient = self._differentiable_gradient if differentiable else self._gradient
         if self.guidance == 1:
             slope, action = gradient(t, x, self.label)
@@ -192,14 +218,14 @@ class Dynamics:
 
     @property
     def _network(self) -> Action:
-        """The frozen view of the action, made anew if the action was moved or cast since."""
+        """The frozen view of the action, which is made again if the action was moved or cast."""
         if not all(own.data_ptr() == other.data_ptr() for own, other in self._parameters):
             self._view = frozen_view(self.action)
             self._parameters = list(zip(self._view.parameters(), self.action.parameters(), strict=True))
         return self._view
 
     def _gradient(self, t: Tensor | float, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return grad s and s, detached; one backward, whose graph is freed on the way."""
+        """Return grad s and s, detached, by one backward pass."""
         self.evaluations += 1
         with torch.enable_grad():
             point = x.detach().requires_grad_()

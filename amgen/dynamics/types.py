@@ -1,8 +1,8 @@
-"""The kinds of dynamics that an action describes, each with the transport cost behind it.
+"""Types of dynamics that an action describes, each with its transport cost.
 
-Symbols: s(t, x) the action, y = grad_x s, v the velocity, c(v) the cost of moving, c*(y) its convex conjugate. The velocity is v = grad
-c*(y); where the cost is 1/2 |v|^2, as it is for all kinds but the last, v = y. Source: Neklyudov et al., arXiv 2210.06662, sections 2 and
-3.
+Symbols: s(t, x) is the action, y = grad_x s, v the velocity, c(v) the transport cost and c*(y) its convex conjugate. The velocity is
+v = grad c*(y). For the cost 1/2 |v|^2, which all types but `ConvexCost` have, v = y. Source: Neklyudov et al., arXiv 2210.06662, sections 2
+and 3.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class DynamicsType:
-    """Base of the kinds, with the cost 1/2 |v|^2."""
+    """Base of the types of dynamics, with the cost 1/2 |v|^2."""
 
     def conjugate(self, gradient: Tensor) -> Tensor:
         """Return c*(y) of gradients (B, ...), shape (B,)."""
@@ -24,25 +24,41 @@ class DynamicsType:
         return gradient
 
     def fenchel_young(self, gradient: Tensor, velocity: Tensor) -> Tensor:
-        """Return c*(y) + c(u) - y . u >= 0, shape (B,): how far y is from what moves samples at velocity u (zero when they fit).
+        """Return the Fenchel-Young loss c*(y) + c(u) - y . u >= 0 of gradients y and velocities u, both (B, ...), shape (B,).
 
-        The gap of Fenchel and Young; 1/2 |y - u|^2 for the quadratic cost.
+        It is zero where u = grad c*(y). For the quadratic cost it is 1/2 |y - u|^2.
         """
         return 0.5 * squared_norm(gradient - velocity)
 
 
 @dataclass(frozen=True)
 class Balanced(DynamicsType):
-    """dx/dt = grad s: Action Matching."""
+    """dx/dt = grad s: Action Matching.
+
+    Example:
+        >>> import torch
+        >>> from amgen.dynamics import Balanced
+        >>> gradient, velocity = torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 0.0]])
+        >>> Balanced().velocity(gradient).tolist(), Balanced().fenchel_young(gradient, velocity).tolist()
+        ([[3.0, 4.0]], [8.0])
+    """
 
 
 @dataclass(frozen=True)
 class Entropic(DynamicsType):
     """dx = grad s dt + sigma(t) dW: entropic Action Matching.
 
+    In conditional form the target of the drift is u - sigma^2 eps / (2 a_t). It grows without bound towards the data, where a_t = 0, unless
+    sigma vanishes there, as sigma (1 - t) and sigma sqrt(a_t) do.
+
     Attributes:
-        sigma: maps times (B,) to noise scales (B,), elementwise. In conditional form the drift to be learned is u - sigma^2 eps / (2 a_t),
-            which grows without bound towards the data unless sigma vanishes there; sigma (1 - t) and sigma sqrt(a_t) do.
+        sigma: maps times (B,) to noise scales (B,), elementwise.
+
+    Example:
+        >>> import torch
+        >>> from amgen.dynamics import Entropic
+        >>> Entropic(lambda t: 0.5 * (1 - t)).sigma(torch.tensor([0.0, 1.0])).tolist()
+        [0.5, 0.0]
     """
 
     sigma: Callable[[Tensor], Tensor]
@@ -50,10 +66,18 @@ class Entropic(DynamicsType):
 
 @dataclass(frozen=True)
 class Unbalanced(DynamicsType):
-    """dx/dt = grad s, d(log weight)/dt = rate s: unbalanced Action Matching.
+    """dx/dt = grad s, d(log weight)/dt = lambda s: unbalanced Action Matching.
+
+    A growth rate g = lambda s costs g^2 / (2 lambda). With a small lambda the dynamics mostly move mass; with a large one they mostly
+    create and destroy it.
 
     Attributes:
-        rate: lambda > 0. A growth g costs g^2 / (2 lambda), so that a small rate prefers to move mass and a large one to create it.
+        rate: lambda > 0.
+
+    Example:
+        >>> from amgen.dynamics import Unbalanced
+        >>> Unbalanced(rate=0.01)
+        Unbalanced(rate=0.01)
     """
 
     rate: float
@@ -61,10 +85,22 @@ class Unbalanced(DynamicsType):
 
 @dataclass(frozen=True)
 class ConvexCost(DynamicsType):
-    """dx/dt = grad c*(grad s) for the cost c(v) = |v|^p / p, whose conjugate is |y|^q / q with 1/p + 1/q = 1.
+    """dx/dt = grad c*(grad s) for the cost c(v) = |v|^p / p, with the conjugate c*(y) = |y|^q / q, 1/p + 1/q = 1.
 
     Attributes:
         power: p > 1; 2 is Action Matching.
+
+    Example:
+        >>> import torch
+        >>> from amgen.dynamics import ConvexCost
+        >>> cost = ConvexCost(power=3.0)
+        >>> cost.dual_power
+        1.5
+        >>> gradient = torch.tensor([[0.0, 4.0]])
+        >>> cost.velocity(gradient).tolist()  # |y|^(q - 2) y
+        [[0.0, 2.0]]
+        >>> cost.fenchel_young(gradient, cost.velocity(gradient)).abs().item() < 1e-6
+        True
     """
 
     power: float
@@ -90,12 +126,12 @@ class ConvexCost(DynamicsType):
 
 
 def squared_norm(x: Tensor) -> Tensor:
-    """Sum of squares over all but the batch dimension, in float32 at least."""
+    """Return the sum of squares over all but the batch dimension, in float32 at least, shape (B,)."""
     return x.to(_wide(x)).square().flatten(1).sum(dim=1)
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Euclidean norm over all but the batch dimension, kept off zero, where its powers have no derivative."""
+    """Return the Euclidean norm over all but the batch dimension, (B,), above zero, where its powers have no derivative."""
     square = squared_norm(x)
     return square.clamp_min(torch.finfo(square.dtype).eps ** 2).sqrt()
 

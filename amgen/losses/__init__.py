@@ -1,4 +1,4 @@
-"""Action-matching objectives."""
+"""Action-matching losses."""
 
 from amgen.losses.action_matching import ActionMatchingLoss, ConditionalLoss, LossTerms, MarginalLoss
 from amgen.losses.weights import CONSTANT, TIME_WEIGHTS, TimeWeight

@@ -323,7 +323,7 @@ class AdaptiveSolver(ODESolver):
 class AdaptiveHeun(AdaptiveSolver):
     """Heun's method with Euler's as the error estimate.
 
-    Order 2, 1 evaluation per attempted step and one at the start. Choose it for a low accuracy.
+    Order 2, 1 evaluation per attempted step and two at the start. Choose it for a low accuracy.
 
     Example:
         >>> import torch
@@ -340,7 +340,7 @@ class AdaptiveHeun(AdaptiveSolver):
 class Bosh3(AdaptiveSolver):
     """The method of Bogacki and Shampine.
 
-    Order 3, 3 evaluations per attempted step and one at the start. Choose it for tolerances around 1e-2 to 1e-4. Reference: Appl. Math.
+    Order 3, 3 evaluations per attempted step and two at the start. Choose it for tolerances around 1e-2 to 1e-4. Reference: Appl. Math.
     Lett. 2 (1989).
 
     Example:
@@ -358,7 +358,7 @@ class Bosh3(AdaptiveSolver):
 class Dopri5(AdaptiveSolver):
     """The method of Dormand and Prince.
 
-    Order 5, 6 evaluations per attempted step and one at the start. Choose it first among the adaptive methods, for tolerances around 1e-4
+    Order 5, 6 evaluations per attempted step and two at the start. Choose it first among the adaptive methods, for tolerances around 1e-4
     to 1e-6. Reference: J. Comput. Appl. Math. 6 (1980).
 
     Example:
@@ -376,7 +376,7 @@ class Dopri5(AdaptiveSolver):
 class Dopri8(AdaptiveSolver):
     """The method of Prince and Dormand.
 
-    Order 8, 13 evaluations per attempted step and one at the start. Choose it for references, with small tolerances in float64. Reference:
+    Order 8, 13 evaluations per attempted step and two at the start. Choose it for references, with small tolerances in float64. Reference:
     J. Comput. Appl. Math. 7 (1981).
 
     Example:

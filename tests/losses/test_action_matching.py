@@ -7,8 +7,9 @@ from helpers import small_action
 from torch import Tensor
 
 from amgen.actions import Action
+from amgen.dynamics import Entropic
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
-from amgen.paths import LinearPath, PathSample
+from amgen.paths import AffinePath, LinearPath, PathSample, SuperResolutionPath, TrigonometricPath
 
 DIMENSION = 3
 
@@ -202,3 +203,38 @@ def test_zero_weight_boundary_is_not_evaluated() -> None:
     )  # type: ignore[arg-type]
     assert torch.cat(seen).max() < 1
     assert torch.cat(seen).min() == 0
+
+
+class AtRest(torch.nn.Module):
+    """s = 0, so that the conditional loss is half the square of its target."""
+
+    def forward(self, t: Tensor, x: Tensor, *rest: Tensor | None) -> Tensor:
+        return 0 * x.flatten(1).sum(dim=1)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("path", [LinearPath(), TrigonometricPath(), SuperResolutionPath(2)], ids=lambda path: type(path).__name__)
+def test_entropic_targets_have_their_limit_at_the_data(path: AffinePath, precision: torch.dtype) -> None:
+    """At exactly t = 1 sigma is 0 and the score -eps/a infinite. u + sigma^2/2 score is u - S^2/2 eps for sigma = S sqrt(a), and u for
+
+    S (1 - t). Before the end it is the quotient itself. Known pixels have neither noise nor velocity.
+    """
+    noise, data = torch.randn(3, 1, 4, 4, dtype=precision), torch.rand(3, 1, 4, 4, dtype=precision)
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=precision)
+    sample = path.sample(t, noise, data, score=True)
+    a = path.noise_scale(t)
+    schedules = (
+        (lambda t: 1.5 * path.noise_scale(t).sqrt(), torch.full((3,), 1.5**2, dtype=precision)),
+        (lambda t: 1.5 * (1 - t), torch.stack([*((1.5 * (1 - t)) ** 2 / a)[:2], torch.zeros((), dtype=precision)])),
+    )
+    for sigma, variance_over_scale in schedules:
+        target = sample.velocity - sample.conditioning.restrict(0.5 * variance_over_scale[:, None, None, None] * noise)
+        found = ConditionalLoss(AtRest(), path, Entropic(sigma))(sample).loss  # type: ignore[arg-type]
+        torch.testing.assert_close(found, 0.5 * target.square().flatten(1).sum(dim=1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_that_vanishes_at_the_data_keeps_constant_noise_finite() -> None:
+    """With w = 1 - t the loss of constant sigma is 0 at t = 1, whatever the drift."""
+    sample = LinearPath().sample(torch.ones(2), torch.randn(2, DIMENSION), torch.randn(2, DIMENSION), score=True)
+    loss = ConditionalLoss(AtRest(), LinearPath(), Entropic(torch.ones_like), TimeWeight(TIME_WEIGHTS["1-t"]))  # type: ignore[arg-type]
+    assert loss(sample).loss.tolist() == [0, 0]

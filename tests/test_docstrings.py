@@ -26,11 +26,12 @@ TINY_RUN = (
 )
 """Overrides of the preset `digits` for the run `runs/digits` that examples load: 4 steps of a small network."""
 
-WITH_EXAMPLES = ("amgen.dynamics", "amgen.losses", "amgen.paths", "amgen.solvers")
+WITH_EXAMPLES = ("amgen.actions", "amgen.dynamics", "amgen.losses", "amgen.paths", "amgen.solvers")
 """Packages whose public classes and functions each have an example: all that `__all__` lists but `WITHOUT_EXAMPLES`."""
 ALSO_WITH_EXAMPLES: tuple[str, ...] = ()
 """Further names that have an example: functions, classes or methods, as module:name, such as amgen.sampling:Model.sample."""
 WITHOUT_EXAMPLES = {
+    "Action": "a base class",
     "ActionMatchingLoss": "a base class",
     "AffinePath": "a base class",
     "Boundary": "a part of PathSample",
@@ -43,6 +44,7 @@ WITHOUT_EXAMPLES = {
     "PathSample": "what Path.sample returns",
     "SDESolver": "a base class",
     "Schedule": "a base class",
+    "TimeOffset": "an argument of actions for unbalanced dynamics",
     "TimeSampler": "a base class",
 }
 """Public classes that users do not make themselves."""

@@ -1,4 +1,4 @@
-"""Action networks s(t, x)."""
+"""Action networks s(t, x): a body (U-Net or MLP) and a head that makes one scalar of its output."""
 
 from amgen.actions.frozen import frozen_view
 from amgen.actions.heads import Action, DotAction, PooledAction, SquareAction, TimeOffset

@@ -142,7 +142,7 @@ class SimulatedConfig(PopulationConfig):
     period: ClassVar[None] = None
 
     system: Literal["hydrogen", "mixture", "ornstein-uhlenbeck"] = Field(
-        description="hydrogen: |psi|^2 of an electron in two states at once, 3 dimensions; mixture: three bells whose weights move, 2; "
+        description="hydrogen: |psi|^2 of an electron in two states, 3 dimensions; mixture: three Gaussians whose weights change, 2; "
         "ornstein-uhlenbeck: drift to a centre and diffusion, 2."
     )
     particles: Annotated[int, Field(ge=2, le=100_000_000)] = Field(20_000, description="Particles to simulate.")

@@ -36,7 +36,7 @@ def test_every_parameter_gets_a_gradient(head: str, form: type[ActionMatchingLos
     label = torch.arange(8) % 4
     sample = LinearPath().sample(t, noise, x, label=label, boundary=True, score=True)
     boundary = replace(sample.boundary, condition=condition)
-    sample = replace(sample, given=Conditioning(condition), boundary=boundary)
+    sample = replace(sample, conditioning=Conditioning(condition), boundary=boundary)
     form(action, LinearPath())(sample).loss.mean().backward()
     largest = max(float(parameter.grad.abs().max()) for parameter in action.parameters() if parameter.grad is not None)
     for name, parameter in action.named_parameters():

@@ -64,7 +64,7 @@ SECTIONS: dict[type[Path], Callable[[], object]] = {
 
 
 def draw(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", count: int = 6) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Noise, data in [-1, 1] and the random choices of a path."""
+    """Noise, data in [-1, 1] and the auxiliary numbers of a path."""
     noise = torch.randn(count, 3, 8, 8, dtype=dtype, device=device)
     data = 2 * torch.rand(count, 3, 8, 8, dtype=dtype, device=device) - 1
     return noise, data, torch.rand(count, path.auxiliary, dtype=dtype, device=device) if path.auxiliary else None
@@ -289,7 +289,7 @@ def test_torus_is_uniform_at_the_start_whatever_the_data(dtype: torch.dtype) -> 
 
 
 def test_paths_have_the_defaults_of_the_configuration() -> None:
-    """Built from a section without options or by hand, a path is the same; only image-to-image ones are guided."""
+    """Built from a section without options or by hand, a path is the same; only image-to-image ones are conditional."""
     built = {
         VPPath: ("beta_min", "beta_max"),
         SuperResolutionPath: ("factor",),

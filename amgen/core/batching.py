@@ -1,4 +1,4 @@
-"""Work on many samples, a batch at a time: as large as memory allows and speed gains from, and smaller once memory runs out."""
+"""Work on many samples in batches: as large as memory allows and speed gains from, and smaller after memory runs out."""
 
 import gc
 import math
@@ -18,13 +18,13 @@ T = TypeVar("T")
 Size = int | Literal["auto"]
 
 Probe = Callable[[Sequence[int]], object]
-"""Does once for some samples what their work does many times over, to see what memory that takes."""
+"""One evaluation of the work for some samples, to measure its memory."""
 
 SHARE = 0.5
-"""Part of the free memory that tensors may take; the rest is for what is not counted, such as the workspaces of convolutions."""
+"""Fraction of the free memory for tensors; the rest is for memory that is not counted, such as workspaces of convolutions."""
 
 USEFUL_PER_THREAD = 96 * 2**20
-"""Bytes of activations for each CPU thread beyond which batches do not get faster.
+"""Bytes of activations per CPU thread; larger batches are not faster.
 
 Velocities a second of untrained networks on one thread (AMD EPYC, 1 MB of L2, 32 MB of L3), each sample taking 0.2 MB and 6.9 MB:
 
@@ -36,10 +36,10 @@ These bytes hold 486 of the first and 14 of the second.
 """
 
 USEFUL_ON_ACCELERATOR = 8 * 2**30
-"""The same for a GPU, which needs far more samples to be busy; not measured."""
+"""The same for a GPU, which needs many more samples; not measured."""
 
 MOST = 4096
-"""Most samples together, however small: points gain nothing beyond, and progress is reported and written batch by batch."""
+"""Largest batch, for small samples: points gain no speed beyond, and progress is reported and written after each batch."""
 
 
 def in_batches(
@@ -51,19 +51,19 @@ def in_batches(
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     say: Callable[[str], None] = print,
 ) -> Iterator[tuple[Sequence[int], T]]:
-    """Do some work on this process's part of the samples; yield each batch with what came of it.
+    """Do the work of this process's share of the samples; yield each batch with its result.
 
-    All processes divide the samples alike. One that runs out of memory halves its batch and keeps the smaller size for what is left to it,
-    without the others.
+    All processes divide the samples in the same way. A process that runs out of memory halves its batch, and uses the smaller size for the
+    rest of its share. The other processes are not affected.
 
     Args:
-        work: what is done with a batch, given its indices. It is done again for the halves of a batch that did not fit.
-        indices: of all samples, the same in every process.
-        size: most samples in a batch, or auto, see `fitting`.
-        probe: what `auto` measures.
-        device: where the work is done.
-        processes: those that share the work; each calls this function.
-        say: takes a line when memory ran out.
+        work: function of the indices of a batch. It is called again for the halves of a batch that did not fit.
+        indices: indices of all samples, the same in every process.
+        size: largest number of samples in a batch, or auto, see `fitting`.
+        probe: the work whose memory `auto` measures.
+        device: device of the work.
+        processes: the processes that share the work; each calls this function.
+        say: called with a message after memory ran out.
 
     Raises:
         UserError: if a single sample does not fit.
@@ -72,7 +72,7 @@ def in_batches(
         most = fitting(probe, indices, device, processes)
     else:
         most = min(size, len(indices))
-        # A CPU's memory does not run out with an error: the system ends the process. So what is far more than usual is measured before.
+        # When a CPU runs out of memory, the system kills the process without an error. So unusually large batches are measured before.
         if most > MOST and (fits := _fitting_memory(probe, indices, device, processes)) < most:
             say(f"{most:,} samples at a time do not fit the memory of {device}: taking {fits:,}")
             most = fits
@@ -96,7 +96,7 @@ def in_batches(
             yield batch, done
             del done
             continue
-        # Out of the handler, whose traceback holds on to the tensors of the work.
+        # Outside the handler, whose traceback refers to the tensors of the work.
         _release()
         if not limit:
             raise UserError(
@@ -106,7 +106,7 @@ def in_batches(
 
 
 def divide(indices: Sequence[int], size: int, processes: int = 1) -> list[Sequence[int]]:
-    """Divide indices into batches of at most `size`, as equal as they can be and as many for each process, so that none waits long."""
+    """Divide indices into batches of at most `size`, of nearly equal sizes and the same number for each process."""
     if not indices:
         return []
     rounds = math.ceil(len(indices) / (size * processes))
@@ -115,29 +115,29 @@ def divide(indices: Sequence[int], size: int, processes: int = 1) -> list[Sequen
 
 
 def fitting(probe: Probe, indices: Sequence[int], device: torch.device, processes: Processes = Processes()) -> int:  # noqa: B008
-    """Return how many samples to carry together: as many as fit half of the memory that is free, and no more than get faster by it.
+    """Return the batch size: the number of samples that fit half of the free memory, but not more than gain speed.
 
-    What they take is measured with one sample and with two, and taken to grow linearly beyond, which is on the safe side. Processes on one
-    device share its memory, and all agree on the smallest number found.
+    The memory is measured for one sample and for two, and extrapolated linearly, which does not underestimate it. Processes on one device
+    share its memory. All processes use the smallest number that one of them found.
     """
     budget = min(_share_of_memory(device, processes), _useful_bytes(device))
     return min(MOST, *processes.gather([_fitting(probe, indices, budget)]))
 
 
 def _fitting_memory(probe: Probe, indices: Sequence[int], device: torch.device, processes: Processes) -> int:
-    """Return how many samples fit half of the memory that is free, whatever is gained by it; otherwise as `fitting`."""
+    """Return the number of samples that fit half of the free memory, without the limit by speed; otherwise as `fitting`."""
     return min(processes.gather([_fitting(probe, indices, _share_of_memory(device, processes))]))
 
 
 def _share_of_memory(device: torch.device, processes: Processes) -> float:
-    """Return how many bytes of a device this process may fill with tensors."""
+    """Return the number of bytes of a device that this process may use for tensors."""
     place = (socket.gethostname(), _identity(device))
     sharers = processes.gather([place]).count(place)
     return SHARE * free_bytes(device) / sharers
 
 
 def _fitting(probe: Probe, indices: Sequence[int], budget: float) -> int:
-    """Return how many samples keep within so many bytes, at least one."""
+    """Return the number of samples that fit `budget` bytes, at least one."""
     if len(indices) < 2:
         return 1
     try:
@@ -151,7 +151,7 @@ def _fitting(probe: Probe, indices: Sequence[int], budget: float) -> int:
 
 
 def _identity(device: torch.device) -> str:
-    """Return what tells a device from others of its machine: processes may each see another GPU as their first."""
+    """Return what identifies a device on its machine: the first GPU of two processes may be different ones."""
     properties = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return str(getattr(properties, "uuid", device))
 
@@ -161,7 +161,7 @@ def _useful_bytes(device: torch.device) -> int:
 
 
 def _release() -> None:
-    """Give back to the device what failed work left behind."""
+    """Release the memory of failed work on the device."""
     from accelerate.utils.memory import clear_device_cache
 
     gc.collect()

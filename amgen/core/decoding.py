@@ -1,4 +1,4 @@
-"""Image files decoded without trust in them: whatever is wrong with one is an error that names it. No torch is imported by this module."""
+"""Decoding of untrusted image files: every defect is an error that names the file. Torch is not imported by this module."""
 
 import logging
 import os
@@ -15,13 +15,13 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from amgen.core.errors import UnreadableImage, UserError, printable, short
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
-"""What is decoded. Left to itself Pillow tries all it knows, whatever a file is called: EPS among them, which it hands to Ghostscript."""
+"""Formats that are decoded. By default Pillow tries all its formats whatever the name of the file, also EPS, which runs Ghostscript."""
 
 MAX_BYTES = 1 << 29
-"""Size of a file above which it is not read: several decoders read all of a file into memory, which of a zip may be zeros without end."""
+"""Largest size of a file: several decoders read a whole file into memory, and a small zip may expand to an endless one."""
 
 MAX_SIDE = 65_535
-"""Pixels in height or width that an image may have; Pillow decodes some formats in a time that grows with the square of the width."""
+"""Largest height or width of an image, in pixels; for some formats the time of Pillow grows with the square of the width."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,21 +32,21 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What each EXIF orientation asks for."""
+"""Transpositions by EXIF orientation."""
 
 
-# Pillow logs some of what it then raises, and a logger without a handler writes to the terminal.
+# Pillow logs some errors before it raises them, and a logger without a handler writes to the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass
 class Decoded:
-    """An image and what was done to it.
+    """A decoded image.
 
     Attributes:
-        image: its pixels, turned as its EXIF orientation says.
-        turned: whether that changed it.
-        several: whether the file has other frames or pages, of which this is the first.
+        image: the pixels, transposed by the EXIF orientation.
+        turned: whether the EXIF orientation changed the image.
+        several: whether the file has more frames or pages than this first one.
     """
 
     image: Image.Image
@@ -55,10 +55,10 @@ class Decoded:
 
 
 def open_regular(path: str | Path) -> IO[bytes]:
-    """Open a file for reading bytes, without ever waiting for one.
+    """Open a regular file for reading bytes, without blocking.
 
     Raises:
-        OSError: if it cannot be opened, or is a pipe, a device or a folder, from which reading may not end.
+        OSError: if it cannot be opened, or is a pipe, a device or a folder, where reading may never end.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
@@ -69,23 +69,23 @@ def open_regular(path: str | Path) -> IO[bytes]:
 
 
 def check_size(count: int) -> None:
-    """Refuse a file of `count` bytes if that is more than any image needs.
+    """Refuse a file that is too large.
 
     Raises:
-        ValueError: if it is.
+        ValueError: if `count` bytes are more than `MAX_BYTES`.
     """
     if count > MAX_BYTES:
         raise ValueError(f"{count:,} bytes are more than the {MAX_BYTES:,} that an image file may have")
 
 
 def decode(file: IO[bytes], name: str) -> Decoded:
-    """Decode the image that an open file holds; `name` is what errors call it.
+    """Decode the image in an open file; `name` is its name in errors.
 
     Raises:
-        UserError: if it has more than 8 bits a channel, which Pillow would cut off.
-        Exception: whatever the decoders raise for damaged files; `unreadable` turns it into an error for the user.
+        UserError: if it has more than 8 bits per channel, which Pillow would truncate.
+        Exception: any exception of a decoder; `unreadable` turns it into an error for the user.
     """
-    # Decoders warn of oddities that do not keep an image from being read, and of sizes that are not refused.
+    # Decoders also warn about images that can be read, and about sizes that are allowed.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as image:
@@ -96,10 +96,10 @@ def decode(file: IO[bytes], name: str) -> Decoded:
             with _silenced() if image.format == "TIFF" else nullcontext():
                 image.load()
             pixels: Image.Image = image
-            if turned:  # by some formats, such as TIFF, Pillow has done it by now
+            if turned:  # unless Pillow did it in `load`, as for TIFF
                 turn = TURNS.get(_orientation(image))
                 pixels = image if turn is None else image.transpose(turn)
-            if image.format == "GIF":  # where a look at the next frame spoils this one
+            if image.format == "GIF":  # reading the next frame would change this one
                 pixels = pixels.copy()
             return Decoded(pixels, turned, _has_more(image))
 
@@ -125,9 +125,9 @@ def read_gray(path: str, largest: int) -> Image.Image:
 
 
 def refuse_deep(image: Image.Image, name: str) -> None:
-    """Refuse images of more than 8 bits a channel.
+    """Refuse images of more than 8 bits per channel.
 
-    How they are reduced (by a factor, by a window) is not for a reader to decide: a 12-bit X-ray divided by 257 is black.
+    The right conversion (a factor, a window) depends on the image: a 12-bit X-ray divided by 257 would be black.
 
     Raises:
         UserError: naming the image.
@@ -139,7 +139,7 @@ def refuse_deep(image: Image.Image, name: str) -> None:
 
 
 def unreadable(error: Exception, name: str) -> UnreadableImage:
-    """Build the one-line error for an image that cannot be decoded, from whatever its decoder raised."""
+    """Return the one-line error for an exception of a decoder."""
     if isinstance(error, Image.DecompressionBombError):
         return UnreadableImage(f"refusing to decode {name}: {_one_line(error)}")
     if isinstance(error, UnidentifiedImageError):
@@ -153,7 +153,7 @@ def unreadable(error: Exception, name: str) -> UnreadableImage:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep what C code writes to the standard error from the terminal: libtiff complains there of what Pillow then raises."""
+    """Discard what C code writes to the standard error: libtiff prints the errors there that Pillow raises."""
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     except OSError:  # there is no standard error
@@ -176,19 +176,19 @@ def _one_line(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the decoders of metadata raise all sorts; damaged metadata says nothing about an image that can be read
+    except Exception:  # decoders of metadata raise all kinds of errors; the image itself may be intact
         return 1
 
 
 def _has_more(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # likewise: of what is damaged after the first frame nothing is taken
+    except Exception:  # likewise; only the first frame is used
         return False
 
 
 def _stored_bits(image: Image.Image) -> int:
-    """Return the bits of a channel in the file. Pillow opens 16-bit colour of PNG and TIFF in 8-bit modes and drops the lower half."""
+    """Return the bits per channel in the file; Pillow opens 16-bit colour PNG and TIFF in 8-bit modes and drops the lower half."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(258, 8)  # BitsPerSample
         return max(bits) if isinstance(bits, tuple) else int(bits)

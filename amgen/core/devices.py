@@ -1,4 +1,4 @@
-"""Arithmetic of float32 products on a GPU, and where float64 can be had."""
+"""Devices: their precision of float32 products, and which of them have float64."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from amgen.core.errors import UserError
 
 
 def set_tf32(allowed: bool) -> None:
-    """Let NVIDIA GPUs round the factors of float32 products and convolutions to 10 bits (TF32), or not.
+    """Allow or forbid NVIDIA GPUs to round the factors of float32 products and convolutions to 10 bits (TF32).
 
-    PyTorch by itself allows it in convolutions and not in products. Here the steps of a training are computed as `training.precision` says,
-    and everything else in full precision: samples, features, likelihoods, and the grids and evaluations of a training, so that one model
-    gives one figure whichever command asks for it.
+    PyTorch allows it by default in convolutions and not in products. Here `training.precision` decides for training steps. Everything else
+    is in full precision: samples, features, likelihoods, and the grids and evaluations in training. So a model has the same metrics
+    whichever command computes them.
     """
-    # These flags set the newer `fp32_precision` along with them; the reverse leaves states that torch.compile refuses to read.
+    # These flags also set the newer `fp32_precision`. Setting that one leaves a state that torch.compile refuses to read.
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
@@ -31,17 +31,17 @@ def tf32(allowed: bool, afterwards: bool = False) -> Iterator[None]:
 
 
 def double(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in float64: on its own device, or on the CPU where that device knows no float64 (Apple's GPUs)."""
+    """Return a tensor in float64, on its own device, or on the CPU if the device has no float64 (Apple's GPUs)."""
     return tensor.double() if has_float64(tensor.device) else tensor.cpu().double()
 
 
 def has_float64(device: torch.device) -> bool:
-    """Tell whether a device computes in float64."""
+    """Return whether a device has float64."""
     return device.type != "mps"
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of that name; auto for a GPU where there is one. What is computed there is in full precision, without TF32.
+    """Return the device of that name, or for auto a GPU if there is one; TF32 is switched off.
 
     Raises:
         UserError: if it cannot be used here.
@@ -52,7 +52,7 @@ def device_of(name: str) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        float(torch.zeros(1, device=device))  # which a device that computes nothing, such as meta, refuses
+        float(torch.zeros(1, device=device))  # fails on a device that cannot compute, such as meta
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device

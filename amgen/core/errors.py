@@ -1,4 +1,4 @@
-"""Errors that end a command with one line: what went wrong, where, and what to do about it."""
+"""Errors that end a command with one line: what was wrong, the value, what was expected and what to do."""
 
 import errno
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ class AmgenError(Exception):
     """Base of the errors that the CLI prints on one line, without a traceback.
 
     Attributes:
-        exit_code: what the command exits with.
-        collective: whether every process raises it alike, so that the first one's line is enough.
+        exit_code: exit code of the command.
+        collective: whether every process raises it, so that one line from the first process is enough.
     """
 
     exit_code = 1
@@ -18,7 +18,7 @@ class AmgenError(Exception):
 
 
 class UserError(AmgenError):
-    """A mistake in the input or the environment: names the thing, the value, what was expected and what to do."""
+    """A mistake in the input or the environment (exit code 2)."""
 
     exit_code = 2
 
@@ -28,21 +28,21 @@ class UnreadableImage(UserError):
 
 
 class Diverged(AmgenError):
-    """A loss, gradient or sample is no longer a finite number."""
+    """A loss, gradient or sample is infinite or not a number."""
 
 
 class Interrupted(AmgenError):
-    """Training was asked to stop by a signal, has saved its state and can be resumed (exit code EX_TEMPFAIL)."""
+    """Training was stopped by a signal, has saved its state and can be resumed (exit code 75, EX_TEMPFAIL)."""
 
     exit_code = 75
     collective = True
 
 
 class PeerLost(AmgenError):
-    """Another process of the command died or fell silent; what is written is whole, and the same command can be run again.
+    """Another process of the command died or did not answer in time (exit code 76). Written files are complete; run the command again.
 
     Attributes:
-        reason: what the connection's library said.
+        reason: message of the communication library.
     """
 
     exit_code = 76
@@ -60,11 +60,11 @@ OUT_OF_MEMORY = (
     "bad_alloc",
     "Storage size calculation",
 )
-"""What PyTorch and its libraries say when memory runs out; only some of them have a class for it."""
+"""Messages of PyTorch and its libraries when memory runs out; only some of them have an exception class."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on a CPU, a GPU, or in a library of one. Torch is not loaded for it."""
+    """Return whether an error means that a CPU or a GPU ran out of memory. Torch is not imported for it."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
@@ -72,8 +72,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def short(value: object, most: int = 60) -> str:
-    """Return the `repr` of a value for a message, its middle left out where it is longer than `most` characters."""
-    if isinstance(value, str):  # cut before it is quoted: a file may have been given for a word
+    """Return the `repr` of a value for a message, without its middle if it is longer than `most` characters."""
+    if isinstance(value, str):  # cut before it is quoted: it may be the content of a whole file
         value = value if len(value) <= most else f"{value[: most * 2 // 3]}...{value[-(most // 3) :]}"
         return repr(value)
     text = repr(value)
@@ -81,7 +81,7 @@ def short(value: object, most: int = 60) -> str:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the closest of `choices`, or an empty string when none is close."""
+    """Return `` (did you mean 'x'?)`` for the closest of `choices`, or an empty string if none is close."""
     close = get_close_matches(word[:100], list(choices), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -93,5 +93,5 @@ def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:
 
 
 def printable(text: str) -> str:
-    """Return `text` on one line that any terminal and file takes: control characters and bytes that are no text are written as escapes."""
+    """Return `text` on one line: control characters and undecodable bytes become escapes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves either the old one or the new one, never half of one."""
+"""Atomic writing of files and folders: after a crash there is the old one or the new one, never a part."""
 
 import errno
 import fcntl
@@ -26,10 +26,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write, which then takes the place of `path` in one step, synced to the disk.
+    """Yield a temporary file to write; afterwards it is synced to the disk and replaces `path` in one step.
 
     Raises:
-        UserError: if the disk is full or the folder cannot be written to; `path` is then what it was.
+        UserError: if the disk is full or the folder cannot be written to; `path` is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -44,12 +44,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Tell whether a file or folder is what the writers of this module rename when it is whole."""
+    """Return whether a file or folder is a temporary one of this module."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes were writing into `folder`."""
+    """Remove the temporary files that killed processes left in `folder`."""
     for entry in filter(is_temporary, folder.iterdir()):
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
@@ -58,7 +58,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder so that a crash leaves all of it under its name, or nothing."""
+    """Delete a folder atomically: after a crash it is complete under its name, or gone."""
     aside = path.with_name(f".{path.name}.removed.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(path, aside)
@@ -66,7 +66,7 @@ def remove_folder(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file that is whole or absent even if the process is killed; it is not synced to the disk at once.
+    """Write a file that is complete or absent even if the process is killed; it is not synced to the disk.
 
     Raises:
         UserError: if the folder cannot be written to.
@@ -81,17 +81,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 _LOCKED: set[int] = set()
-"""Descriptors of the files that this process holds locks on."""
+"""Descriptors of the files that this process has locked."""
 
 
 @contextmanager
 def locked(file: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock on a file, which is created and stays there; yields whether its file system can lock at all.
+    """Lock a file, which is created if needed and not deleted; yield whether its file system supports locks.
 
-    The operating system lets go of it when this process ends, however it does.
+    The operating system releases the lock when this process ends, even if it is killed.
+
+    Args:
+        file: the file.
+        wait: wait for another process that has locked it.
 
     Raises:
-        BlockingIOError: if another process holds it, and not `wait`.
+        BlockingIOError: if another process has locked it, unless `wait`.
         UserError: if the file cannot be opened for writing.
     """
     try:
@@ -107,14 +111,14 @@ def locked(file: Path, wait: bool = False) -> Iterator[bool]:
 
 
 def forget_locks() -> None:
-    """Let go, in a process that was forked, of the locks that it inherited; they would outlive the process that took them."""
+    """Release inherited locks in a forked process; otherwise they would outlive the process that took them."""
     for descriptor in list(_LOCKED):
         os.close(descriptor)
     _LOCKED.clear()
 
 
 def _lock(descriptor: int, wait: bool) -> bool:
-    """Take a lock by whichever way the file system knows; the second one is that of network folders."""
+    """Lock by the first method that the file system supports; the second one is for network folders."""
     how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
     for take in (fcntl.flock, fcntl.lockf):
         try:
@@ -134,10 +138,10 @@ def write_json(path: Path, value: Any) -> None:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Create a folder atomically: `fill` writes into a temporary one beside it, which is then synced and renamed.
 
-    A folder already at `path` is replaced. Temporary folders that earlier, killed processes left beside it are removed.
+    A folder at `path` is replaced. Temporary folders of killed processes beside it are removed.
 
     Raises:
-        OSError: whatever `fill` or the disk raised; nothing is left behind then.
+        OSError: the error of `fill` or of the disk; the temporary folder is then removed.
     """
     remove_temporaries(path.parent)
     temporary, replaced = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.replaced.tmp")
@@ -173,9 +177,9 @@ def make_folder(path: Path) -> Path:
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """Make sure that a file can be written, before the work whose result it is to hold.
+    """Check before the work that its result can be written to a file.
 
-    The folders that lead to it are created. Nothing is done for None.
+    Parent folders are created. Nothing is done for None.
 
     Raises:
         UserError: naming the option, if the path is a folder, or its folder cannot be created or written to.
@@ -186,7 +190,7 @@ def check_output(option: str, path: Path | None) -> None:
         raise UserError(f"{option} {path} is a folder: give the name of a file")
     try:
         make_folder(path.parent)
-        # A trial says more than permissions do: of read-only file systems, of a full disk, of names that are too long.
+        # A trial also detects read-only file systems, a full disk and names that are too long.
         trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         trial.touch()
         trial.unlink()
@@ -206,7 +210,7 @@ def sha256(path: Path) -> str:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
+    """Sync a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
-"""What the environment says of the processes that a command was launched in; torch is not loaded for it."""
+"""The environment variables of launchers such as torchrun; torch is not imported for them."""
 
 import os
 
 from amgen.core.errors import UserError
 
 TIMEOUT = "AMGEN_TIMEOUT"
-"""Environment variable: seconds that processes wait for one another in every command but `amgen train`, which has training.timeout."""
+"""Environment variable: seconds that a process waits for the others. `amgen train` has the option training.timeout instead."""
 
 DEFAULT_TIMEOUT = 600
 
@@ -13,7 +13,7 @@ LONGEST_TIMEOUT = 30 * 24 * 3600
 
 
 def world_size() -> int:
-    """Return how many processes a launcher has started together, 1 without one.
+    """Return the number of processes that a launcher started, 1 without a launcher.
 
     Raises:
         UserError: if the variables that launchers set contradict each other.
@@ -32,15 +32,15 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Return the number of this process among those that were started together; otherwise as `world_size`."""
+    """Return the number of this process, from 0; raises as `world_size`."""
     return _number("RANK", 0, 0, _number("WORLD_SIZE", 1, 1, 1_000_000) - 1) if "WORLD_SIZE" in os.environ else 0
 
 
 def timeout() -> int:
-    """Return for how many seconds processes wait for one another.
+    """Return the number of seconds that a process waits for the others.
 
     Raises:
-        UserError: if the environment variable is no such number.
+        UserError: if the environment variable is not a number in its range.
     """
     return _number(TIMEOUT, DEFAULT_TIMEOUT, 1, LONGEST_TIMEOUT)
 

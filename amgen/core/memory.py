@@ -1,4 +1,4 @@
-"""How much memory is free, and how much some work takes."""
+"""Free memory, and the memory that a function needs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +17,15 @@ GROUP_FILES = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""Of control groups by controller, empty for version 2: where they are mounted, the files of the limit and the use, and the part of the
-use that is given back on demand."""
+"""Control groups of Linux by controller (empty for version 2): mount point, file of the limit, file of the use, and the entry of the
+statistics for memory that is released on demand."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how many bytes are free on a device: of a CUDA one as the driver tells, and what PyTorch holds there without use.
+    """Return the number of free bytes of a device.
 
-    Elsewhere it is the machine's memory, or less where the control groups of a container or a batch job allow less.
+    For CUDA it is what the driver reports plus what PyTorch has reserved but does not use. Otherwise it is the available memory of the
+    machine, or less if the control groups of a container or a batch job allow less.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -33,13 +34,13 @@ def free_bytes(device: torch.device) -> int:
 
 
 def allowances(groups: Path = GROUPS, mount: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Yield how many bytes each Linux control group that this process is in, and each one around it, still allows."""
+    """Yield the bytes left in each Linux control group of this process and in each of its parents."""
     lines = groups.read_text().splitlines() if groups.is_file() else []
     for controllers, path in (line.split(":", 2)[1:] for line in lines):
         for controller in controllers.split(","):
             if controller in GROUP_FILES:
                 folder, limit, use, spare = GROUP_FILES[controller]
-                # Inside a container the innermost groups may not be visible, but the mount itself is then the container's.
+                # Inside a container the innermost groups may not be visible; the mount point is then that of the container.
                 inner = (mount / folder).joinpath(path.lstrip("/"))
                 for group in [inner, *inner.parents]:
                     if group.is_relative_to(mount / folder):
@@ -47,20 +48,20 @@ def allowances(groups: Path = GROUPS, mount: Path = Path("/sys/fs/cgroup")) -> I
 
 
 def _allowance(limit: Path, use: Path, statistics: Path, spare: str) -> Iterator[int]:
-    """Yield what one control group still allows, if it has a limit and says what is used."""
+    """Yield the bytes left in one control group, if it has a limit and its use can be read."""
     try:
         text = limit.read_text().strip()
         if text != "max":
             known = statistics.read_text().splitlines() if statistics.is_file() else []
             yield int(text) - int(use.read_text()) + int(dict(line.split() for line in known).get(spare, 0))
-    except (OSError, ValueError):  # a group that is not shown, or in part, limits nothing that we could know
+    except (OSError, ValueError):  # the files of a group may be missing or incomplete
         return
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Return the most bytes that tensors made by `work` hold at once, on any device.
+    """Return the peak number of bytes in tensors that `work` creates, on any device.
 
-    It counts what operations return, from their shapes, and so the same at every call; not what a kernel takes for itself in between.
+    It adds up the storage of the results of operations, so it is the same at every call. Workspaces inside kernels are not counted.
     """
     with _Counter() as counter:
         work()
@@ -68,7 +69,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 class _Counter(TorchDispatchMode):
-    """Sees every operation, those of backward passes included, and adds up the storages that are alive."""
+    """A dispatch mode that adds up the live storages after each operation, backward passes included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for storage in _storages((args, kwargs)):
-            self.alive.setdefault(storage, 0)  # what was there before is not the work's
+            self.alive.setdefault(storage, 0)  # storage from before is not counted
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
             self.alive.setdefault(storage, storage.nbytes())

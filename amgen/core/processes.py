@@ -1,4 +1,4 @@
-"""The processes that a command was launched in, and what they tell each other."""
+"""The processes of a command and their communication."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from amgen.core.launch import TIMEOUT, timeout, world_size
 T = TypeVar("T")
 
 MERGED_ROWS = 8192
-"""Rows of a table that are on their way at a time, which bounds the memory on the device."""
+"""Number of rows of a table that are sent together; it bounds the memory on the device."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that do the same work.
+    """This process and the others that share its work.
 
     Attributes:
         rank: number of this process.
-        count: how many there are.
-        device: where this one computes: a torch device's name, or auto for a GPU where there is one.
+        count: number of processes.
+        device: name of this process's torch device, or auto for a GPU if there is one.
     """
 
     rank: int = 0
@@ -35,13 +35,13 @@ class Processes:
 
     @classmethod
     def join(cls, device: str) -> "Processes":
-        """Join the other processes of a torchrun or `accelerate launch`, if there are any.
+        """Connect to the other processes of torchrun or `accelerate launch`, if there are any.
 
-        From then on, processes wait for one another as long as the environment variable AMGEN_TIMEOUT says.
+        From then on, a process waits for the others for at most AMGEN_TIMEOUT seconds (an environment variable).
 
         Raises:
-            UserError: if the environment does not say how.
-            PeerLost: if they do not come.
+            UserError: if the environment of the launcher is incomplete.
+            PeerLost: if the other processes do not connect.
         """
         count = world_size()
         if count == 1:
@@ -76,34 +76,34 @@ class Processes:
         return [value for part in parts for value in part]
 
     def agree(self, found: T) -> T:
-        """Return in every process what the main one found."""
+        """Return the value of the main process in every process."""
         return self.gather([found])[0]
 
     def merge(self, table: Tensor) -> Tensor:
-        """Add up the tables (N, D) of all processes in place, each of which has filled rows of its own and left zeros elsewhere."""
+        """Sum the tables (N, D) of all processes in place; each has filled its own rows and left zeros elsewhere."""
         if self.count > 1:
             device = torch.device(self.device) if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
             for part in table.split(MERGED_ROWS):
                 total = part.to(device)
                 with notice_lost_peers(self.count, self.rank):
                     torch.distributed.all_reduce(total)
-                    part.copy_(total)  # here, where a GPU's failure is noticed
+                    part.copy_(total)  # here, where the failure of a GPU shows
         return table
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait for all processes."""
         if self.count > 1:
             with notice_lost_peers(self.count, self.rank):
                 torch.distributed.barrier()
 
 
 def leave() -> None:
-    """Part from the other processes once all are done, if there are any.
+    """Disconnect from the other processes after all have finished, if there are any.
 
-    An interpreter that ends while its connections are open may abort, and one that ends early cuts off those that still work.
+    An interpreter that exits with open connections may abort. One that exits early would break the connections of the others.
 
     Raises:
-        PeerLost: if another process does not come to its end.
+        PeerLost: if another process does not finish.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         with notice_lost_peers(torch.distributed.get_world_size(), torch.distributed.get_rank()):
@@ -113,7 +113,7 @@ def leave() -> None:
 
 @contextmanager
 def notice_lost_peers(count: int, rank: int) -> Iterator[None]:
-    """Turn the failure of an operation on all `count` processes into a line that says what happened.
+    """Turn the failure of a collective operation of `count` processes into a `PeerLost`.
 
     Raises:
         PeerLost: if another process died, or did not answer in time.
@@ -127,7 +127,7 @@ def notice_lost_peers(count: int, rank: int) -> Iterator[None]:
 
 
 def lost(error: RuntimeError, count: int, rank: int) -> PeerLost:
-    """Build the error for what the connection to the other processes raised."""
+    """Return the error for an exception of the communication with other processes."""
     reason = reason_of(error)
     return PeerLost(
         f"process {rank} stops because another of the {count} is lost ({reason}): run the same command again; "
@@ -137,20 +137,20 @@ def lost(error: RuntimeError, count: int, rank: int) -> PeerLost:
 
 
 def of_a_peer(error: RuntimeError) -> bool:
-    """Tell whether an error comes from the connection to other processes. Gloo's have no class of their own."""
+    """Return whether an error comes from the communication with other processes; those of Gloo have no class."""
     return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "ncclComm"))
 
 
 def reason_of(error: RuntimeError) -> str:
-    """Return what a library says of a lost process, in at most 200 characters."""
+    """Return the first line of an error, at most 200 characters."""
     return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
 def require_single(command: str) -> None:
-    """Refuse to run a command in several processes when it does not divide its work among them.
+    """Refuse to run a command in several processes if it cannot share its work.
 
     Raises:
-        UserError: under a torchrun of more than one process.
+        UserError: if torchrun started more than one process.
     """
     processes = world_size()
     if processes > 1:

@@ -1,10 +1,10 @@
 """Random numbers that are a function of (seed, purpose, index) and of nothing else.
 
-Every draw made for an image comes from a stream of its own: NumPy's Philox (Salmon, Moraes, Dror and Shaw, SC 2011), a block cipher whose
-key is (seed, purpose) and whose counter begins at (0, index), 64 bits each. Streams of other seeds, purposes or indices share no block, and
-one index has 2^66 words of 64 bits to draw from. Results therefore do not depend on the batch size, the number of processes or the
-data-loading workers, and a run resumes from a count alone. Draws are made on the CPU, so that all devices and precisions agree on them, and
-from the words alone, whose values NumPy guarantees across versions (those of its distributions it does not).
+Every index has its own stream of Philox (Salmon, Moraes, Dror and Shaw, SC 2011), NumPy's counter-based generator: the key is (seed,
+purpose) and the counter starts at (0, index), 64 bits each. Streams of different seeds, purposes or indices share no block, and each has
+2^66 words of 64 bits. So results do not depend on the batch size, the number of processes or the data-loading workers, and a run resumes
+from its count of images. Numbers are generated on the CPU, so that they are the same for all devices and precisions. They are made from the
+words of the generator only, which NumPy guarantees to be the same in all versions; it does not guarantee its distributions.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @unique
 class Purpose(IntEnum):
-    """What a draw is for. Values are part of the reproducibility contract: never renumber them."""
+    """Purposes of random numbers. Their values must never change: results of old seeds depend on them."""
 
     SHUFFLE = 1
     FLIP = 2
@@ -49,7 +49,7 @@ _WORD = 2**64 - 1
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int) -> int:
-    """Hash (seed, purpose, index) to the 63 bits of another seed, for what has indices of its own below this one."""
+    """Return another seed of 63 bits, a hash of (seed, purpose, index), for numbers that have a second index."""
     digest = hashlib.blake2b(struct.pack("<qqq", seed, purpose, index), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -60,7 +60,7 @@ def words(seed: int, purpose: Purpose, indices: Sequence[int], count: int) -> np
     stream = np.random.Philox(key=[seed & _WORD, purpose])
     state = stream.state
     counter = state["state"]["counter"]
-    # Putting the state back takes a quarter of the time of a new generator.
+    # Setting the state takes a quarter of the time of a new generator.
     for row, index in zip(found, indices, strict=True):
         counter[:] = 0, int(index) & _WORD, 0, 0
         stream.state = state
@@ -69,13 +69,13 @@ def words(seed: int, purpose: Purpose, indices: Sequence[int], count: int) -> np
 
 
 def gaussian(seed: int, purpose: Purpose, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Draw standard normal noise of shape (len(indices), *shape), float32; row k depends on (seed, indices[k]) alone.
+    """Return standard normal noise of shape (len(indices), *shape), float32; row k depends on the seed, the purpose and indices[k] only.
 
-    By the transform of Box and Muller from 31 and 32 bits: up to 6.7 deviations from the mean.
+    It is the Box-Muller transform of 31 and 32 bits; the largest possible value is 6.7.
     """
     size = math.prod(shape)
     half = -(-size // 2)
-    # The words become the noise in place: fresh memory costs more than the arithmetic.
+    # In place, since allocating memory costs more than the arithmetic.
     noise = torch.from_numpy(words(seed, purpose, indices, half).view(np.float32))
     bits = noise.view(torch.int32)
     # In (0, 1], finest near 0, where the logarithm is steep.
@@ -87,13 +87,13 @@ def gaussian(seed: int, purpose: Purpose, indices: Sequence[int], shape: Sequenc
 
 
 def uniform(seed: int, purpose: Purpose, indices: Sequence[int]) -> Tensor:
-    """Draw one number in [0, 1) for each index, shape (len(indices),), float64, exactly reproducible."""
-    # The top 53 bits: all that a float64 holds, so that rounding never reaches 1.
+    """Return one uniform number in [0, 1) for each index, shape (len(indices),), float64, exactly reproducible."""
+    # The upper 53 bits, the precision of float64, so that rounding never gives 1.
     return torch.from_numpy((words(seed, purpose, indices, 1)[:, 0] >> np.uint64(11)) * 2.0**-53)
 
 
 def uniforms(seed: int, purpose: Purpose, indices: Sequence[int], count: int) -> Tensor:
-    """Draw `count` numbers in [0, 1) for each index, shape (len(indices), count), float32, exactly reproducible."""
+    """Return `count` uniform numbers in [0, 1) for each index, shape (len(indices), count), float32, exactly reproducible."""
     bits = words(seed, purpose, indices, -(-count // 2)).view(np.uint32)[:, :count]
     return torch.from_numpy((bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24))
 
@@ -104,12 +104,12 @@ def permutation(seed: int, purpose: Purpose, index: int, length: int) -> Tensor:
 
 
 def dropout_seeds(seed: int, purpose: Purpose, indices: Sequence[int]) -> Tensor:
-    """Return a key of 62 bits for each index, int32 (len(indices), 2), for draws that are made on the device itself."""
+    """Return a seed of 62 bits for each index, int32 (len(indices), 2), for dropout masks, which are computed on the device."""
     return torch.from_numpy(words(seed, purpose, indices, 1).view(np.int32) & np.int32(0x7FFFFFFF))
 
 
 def rademacher(seed: int, purpose: Purpose, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Draw signs, +1 or -1 with equal chance, of shape (len(indices), *shape), float32."""
+    """Return random signs, +1 or -1 with probability 1/2, of shape (len(indices), *shape), float32."""
     size = math.prod(shape)
     drawn = words(seed, purpose, indices, -(-size // 64)).view(np.uint8)
     signs = torch.from_numpy(np.unpackbits(drawn, axis=1, count=size)).float().mul_(2).sub_(1)

@@ -59,8 +59,8 @@ class StepGrid:
         times = [0.0, *(self._warp(number / self.steps) for number in range(1, self.steps)), 1.0]
         if any(first >= second for first, second in pairwise(times)):
             raise UserError(
-                f"rho={self.rho:g} with steps={self.steps}: some steps are too short for double precision: choose a rho nearer to 1, or "
-                "fewer steps"
+                f"rho={self.rho:g} with steps={self.steps}: some steps are shorter than double precision resolves: choose a rho nearer "
+                "to 1, or fewer steps"
             )
         return times
 

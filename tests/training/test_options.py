@@ -126,7 +126,7 @@ def test_times_are_below_one(make: Callable[..., Trainer], monkeypatch: pytest.M
     trainer = make(*ENTROPIC)
     times = torch.full((16,), 1 - 1e-12, dtype=torch.float64)
     times[0] = 0.25
-    monkeypatch.setattr(trainer.times, "draw", lambda *_: (times, torch.ones(16)))
+    monkeypatch.setattr(trainer.times, "sample", lambda *_: (times, torch.ones(16)))
     _, sample = drawn(trainer)
     assert sample.t.tolist() == [0.25] + [float(np.nextafter(np.float32(1), np.float32(0)))] * 15
     assert sample.score is not None

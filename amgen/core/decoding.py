@@ -133,9 +133,7 @@ def refuse_deep(image: Image.Image, name: str) -> None:
         UserError: naming the image.
     """
     if image.mode.startswith("I") or image.mode == "F" or _stored_bits(image) > 8:
-        raise UserError(
-            f"{name} has more than 8 bits a channel (mode {image.mode}): convert it to 8-bit PNG first, whatever data.convert is"
-        )
+        raise UserError(f"{name} has more than 8 bits a channel (mode {image.mode}): convert it to 8-bit PNG first (data.convert does not)")
 
 
 def unreadable(error: Exception, name: str) -> UnreadableImage:

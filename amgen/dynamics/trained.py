@@ -198,7 +198,7 @@ class Dynamics:
 
     def _gaussian_path(self) -> Path:
         if self.path is None or not isinstance(self.dynamics, Balanced):
-            raise UserError("the score follows from the velocity of balanced dynamics on a known path alone")
+            raise UserError("the score is known for balanced dynamics on a known path only: give Dynamics the path of its training")
         return self.path
 
     def _times(self, t: Tensor | float, x: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class Path(ABC):
     def baselines(self, data: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
         """Return images that simple methods make of what is known, by name, shaped like `data`; unknown pixels are not used.
 
-        Values may lie a little outside [-1, 1]. Empty for a path that starts from noise alone.
+        Values may lie a little outside [-1, 1]. Empty for a path that starts from noise.
         """
         return {}
 

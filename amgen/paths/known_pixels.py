@@ -56,7 +56,7 @@ class KnownPixelsPath(AffinePath):
 class SuperResolutionPath(KnownPixelsPath):
     """Super-resolution: every factor-th pixel, in height and in width, is known.
 
-    The condition is the image of the known pixels, interpolated linearly to the full size. It is a function of the known pixels alone.
+    The condition is the image of the known pixels, interpolated linearly to the full size. It depends on the known pixels only.
 
     Args:
         factor: an integer of at least 2; sizes need not be multiples of it.
@@ -130,7 +130,7 @@ class InPaintingPath(KnownPixelsPath):
         schedule: a(t) and alpha(t) of the pixels in the region.
 
     Raises:
-        UserError: for an unknown region, or unless a mask is given for the region "mask" alone.
+        UserError: for an unknown region, and if a mask is missing for the region "mask" or given for another one.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from amgen.core.errors import UserError, unknown
 from amgen.core.names import STEP_GRID, STEP_GRID_RHO, StepGridName
 
 GRIDS: tuple[StepGridName, ...] = tuple(sorted(get_args(StepGridName)))
-"""Kinds of grids."""
+"""Names of the grids."""
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,8 @@ def test_draws_are_pinned() -> None:
 
 def test_purposes_are_pinned() -> None:
     """A purpose that was renumbered would draw other numbers; new ones are added at the end."""
-    names = "SHUFFLE FLIP NOISE TIME DROPOUT SAMPLE_NOISE INITIAL_WEIGHTS EVALUATION_SPLIT LABEL_DROPOUT AUXILIARY SAMPLE_AUXILIARY PROBE BOUNDARY"
-    names += " BROWNIAN RESAMPLING DEQUANTISATION TRACE_PROBE LIKELIHOOD_IMAGES BOUNDARY_DROPOUT SNAPSHOT SIMULATION"
+    names = "SHUFFLE FLIP NOISE TIME DROPOUT SAMPLE_NOISE INITIAL_WEIGHTS EVALUATION_SPLIT LABEL_DROPOUT AUXILIARY SAMPLE_AUXILIARY"
+    names += " PROBE BOUNDARY BROWNIAN RESAMPLING DEQUANTISATION TRACE_PROBE LIKELIHOOD_IMAGES BOUNDARY_DROPOUT SNAPSHOT SIMULATION"
     assert [purpose.name for purpose in list(Purpose)[:21]] == names.split()
     assert [int(purpose) for purpose in Purpose] == list(range(1, len(Purpose) + 1))
 

@@ -241,7 +241,7 @@ def test_score_is_that_of_the_path(dtype: torch.dtype) -> None:
     dynamics = Dynamics(action, path=path)
     torch.testing.assert_close(dynamics.score(t, x), path.score(t, x, dynamics.velocity(t, x), Conditioning()))
     for other in (Dynamics(action), Dynamics(action, Unbalanced(1.0), path)):
-        with pytest.raises(UserError, match="balanced dynamics on a known path alone"):
+        with pytest.raises(UserError, match="balanced dynamics on a known path only"):
             other.score(t, x)
     with pytest.raises(UserError, match="TorusPath is not Gaussian"):
         Dynamics(action, path=TorusPath()).score(t, x)

@@ -259,7 +259,7 @@ def test_more_than_eight_bits_are_refused_alike(convert: str, tmp_path: Path) ->
         (folder / name).write_bytes(data)
         lines.append(refused(lambda folder=folder: train(folder, tmp_path, f"data.convert={convert}")))  # type: ignore[misc]
         assert f"{folder}/{name} has more than 8 bits a channel" in lines[-1]
-    assert all(line.endswith("convert it to 8-bit PNG first, (data.convert does not)\n") for line in lines)
+    assert all(line.endswith("convert it to 8-bit PNG first (data.convert does not)\n") for line in lines)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -11,7 +11,17 @@ from torch import Tensor
 from amgen.actions import Action, DotAction, TimeOffset, UNet
 from amgen.core.errors import UserError
 from amgen.dynamics import ConvexCost, Dynamics, Entropic, MarginalNoise, Unbalanced
-from amgen.paths import ColourisationPath, Conditioning, LinearPath, Path, TorusPath, TrigonometricPath, VPPath
+from amgen.paths import (
+    ColourisationPath,
+    Conditioning,
+    LinearPath,
+    Path,
+    TorusPath,
+    Trigonometric,
+    TrigonometricPath,
+    VariancePreserving,
+    VPPath,
+)
 from amgen.solvers import StepGrid, make_solver
 
 
@@ -252,6 +262,8 @@ NOISY: dict[str, tuple[Path, Callable[[Tensor, Tensor], Tensor]]] = {
     "trigonometric": (TrigonometricPath(), lambda x, v: -2 / math.pi * v),
     "vp": (VPPath(), lambda x, v: torch.zeros_like(x)),
     "colourisation": (ColourisationPath(0.1), lambda x, v: (x - v - CONDITION) / 0.1),
+    "colourisation trigonometric": (ColourisationPath(0.1, Trigonometric()), lambda x, v: -2 / math.pi * v / 0.1),
+    "colourisation vp": (ColourisationPath(0.1, VariancePreserving()), lambda x, v: torch.zeros_like(x)),
 }
 """Paths, and E[eps | x_1] by hand: (alpha' x - v) / -a', as a = 0 and alpha = 1, and with x - (1 - t) gray for a coloured image."""
 CONDITION = torch.linspace(-1, 1, 3, dtype=torch.float64)

@@ -16,7 +16,7 @@ from amgen.core.randomness import Purpose, gaussian
 from amgen.evaluation.restoration import Restoration, baselines, figures
 from amgen.sampling import Model, Request
 from amgen.solvers import SDE_SOLVERS
-from amgen.visualization.grids import make_grid
+from amgen.visualization.grids import image_grid
 
 
 def main() -> None:
@@ -33,12 +33,12 @@ def main() -> None:
     if images is None:
         raise SystemExit(f"{options.run} starts from noise alone: there is nothing to complete")
     settings, indices = model.config.sampling, range(options.num)
-    request = Request(guidance=settings.guidance, images=images, noise_level=settings.noise_level)
+    request = Request(images=images)
     draws = []
     for number in range(options.draws):
         parts = list(sampling.generate_all(model, settings, indices, another_draw(model, indices, request, number)))
         draws.append(torch.cat([part.images for part in parts]))
-    inputs, _, truths = (torch.cat(picture) for picture in zip(*(part.pictures() for part in parts), strict=True))
+    inputs, _, truths = (torch.cat(picture) for picture in zip(*(part.image_sets() for part in parts), strict=True))
     mean = torch.stack(draws).float().mean(dim=0).round().to(torch.uint8)
 
     restoration = Restoration()
@@ -52,7 +52,7 @@ def main() -> None:
     exact = (draws[0] == truths).float().mean()
     print(f"{exact:.1%} of the values of a draw equal the truth exactly")
     shown = slice(0, min(8, options.num))
-    make_grid(inputs[shown], draws[0][shown], mean[shown], truths[shown], columns=8).save(options.figure)
+    image_grid(inputs[shown], draws[0][shown], mean[shown], truths[shown], columns=8).save(options.figure)
     print(f"wrote {options.figure}")
 
 
@@ -66,9 +66,9 @@ def another_draw(model: Model, indices: range, request: Request, number: int) ->
         return replace(request, seed=number)
     if model.config.sampling.solver in SDE_SOLVERS:
         raise UserError(f"solver={model.config.sampling.solver} draws the painted regions and its noise by one seed: use --draws 1")
-    batch = sampling.prepare(model, indices, request)
+    data, conditioning = sampling.start_batch(model, indices, request)
     noise = gaussian(number, Purpose.SAMPLE_NOISE, indices, model.config.image_shape).to(model.device)
-    return replace(request, starts=model.path.prior(noise, batch.data, batch.dynamics.conditioning).cpu())
+    return replace(request, starts=model.path.prior(noise, data, conditioning).cpu())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What can be said of a command's options before torch is loaded, the model read or anything slow done."""
+"""Checks of a command's options that need neither torch nor the model, and so come before all slow work."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,53 +9,53 @@ from amgen.core.errors import UserError, unknown
 
 FORMATS = ("png", "npz")
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
-MOVING = (".gif", ".png", ".webp")
+ANIMATION_ENDINGS = (".gif", ".png", ".webp")
 
-PLOTS = (".png", ".pdf", ".svg")
+PLOT_ENDINGS = (".png", ".pdf", ".svg")
 
 MOST_IMAGES = 10_000_000
-"""Images that one command draws: lists of more take gigabytes. Other indices (--seeds) are for further commands."""
+"""Most images of one command: a longer list takes gigabytes. Further commands can generate others (--seeds)."""
 
 MOST_FRAMES = 2_000
-"""Steps that an animation, a strip or a plot is made of; each is kept."""
+"""Most steps of an animation, a strip or a plot, which keep the images of each step in memory."""
 
 LAST_INDEX = 2**62
-"""Largest index of an image, which all that counts images can hold."""
+"""Largest index of an image; it fits into every integer that counts images."""
 
 
 def check_format(form: str) -> None:
-    """Refuse a form of output that is not known."""
+    """Refuse an unknown format of images."""
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
 
 
-def check_picture(option: str, file: Path | None, endings: Sequence[str] = PICTURES) -> None:
-    """Refuse a file name whose ending is not a picture's, before any image is made."""
+def check_image_file(option: str, file: Path | None, endings: Sequence[str] = IMAGE_ENDINGS) -> None:
+    """Refuse a file name whose ending is not one of an image file."""
     if file is not None and file.suffix.lower() not in endings:
         raise UserError(f"{option} {file}: expected a file name that ends in {', '.join(endings)}")
 
 
 def check_plot(option: str, file: Path | None) -> None:
-    """Refuse a plot that could not be drawn: of another ending, or without matplotlib.
+    """Refuse a plot that cannot be made: its file name has another ending, or matplotlib is not installed.
 
     Raises:
         UserError: naming what is missing.
     """
-    check_picture(option, file, PLOTS)
+    check_image_file(option, file, PLOT_ENDINGS)
     if file is not None and find_spec("matplotlib") is None:
         raise UserError(f"{option} needs matplotlib: pip install 'amgen[plots]'")
 
 
 def check_export(file: Path) -> None:
-    """Refuse a file name that exported weights cannot have."""
+    """Refuse a file name with another ending than exported weights have."""
     if file.suffix != ".safetensors":
         raise UserError(f"cannot export to {file}: expected a name that ends in .safetensors")
 
 
 def check_input(option: str, file: Path | None) -> None:
-    """Refuse a file to read that is not there."""
+    """Refuse an input file that does not exist."""
     try:
         there = file is None or file.is_file()
     except OSError as error:
@@ -65,13 +65,13 @@ def check_input(option: str, file: Path | None) -> None:
 
 
 def check_number(option: str, count: int) -> None:
-    """Refuse a number of images that is below 1 or that no list can hold."""
+    """Refuse a number of images that is below 1 or too large for a list."""
     if not 1 <= count <= MOST_IMAGES:
         raise UserError(f"{option} {count}: expected at least 1 and at most {MOST_IMAGES:,}")
 
 
 def check_run(run: Path) -> None:
-    """Refuse a run that does not exist, before folders are made for what it should give."""
+    """Refuse a run that does not exist, before folders for outputs are made."""
     try:
         there = run.exists()
     except OSError as error:
@@ -81,13 +81,13 @@ def check_run(run: Path) -> None:
 
 
 def check_frames(steps: int, files: Sequence[Path | None]) -> None:
-    """Refuse pictures of more steps than memory holds."""
+    """Refuse outputs that keep the images of each step if there are too many steps for memory."""
     if steps > MOST_FRAMES and any(file is not None for file in files):
         raise UserError(f"steps={steps}: --gif, --strip and --plot keep the images of each step: expected at most {MOST_FRAMES:,} for them")
 
 
 def read_index(text: str) -> int | None:
-    """Return an index of an image, or None where the text is none."""
+    """Return the index of an image that the text is, or None if it is no index."""
     text = text.strip()
     return int(text) if text.isdecimal() and len(text) < 20 and int(text) <= LAST_INDEX else None
 
@@ -96,7 +96,7 @@ def parse_indices(text: str) -> list[int]:
     """Read indices such as 5,17-20.
 
     Raises:
-        UserError: if the text is not of that form, names an index twice, or names more than a list can hold.
+        UserError: if the text has another form, names an index twice, or names too many indices.
     """
     shown = text if len(text) <= 60 else f"{text[:60]}..."
     ranges: list[tuple[int, int]] = []
@@ -119,7 +119,7 @@ def parse_between(text: str) -> tuple[int, int]:
     """Read two indices such as 3,8.
 
     Raises:
-        UserError: if the text is not of that form, or both are the same.
+        UserError: if the text has another form, or both indices are the same.
     """
     start, _, end = text.partition(",")
     first, last = read_index(start), read_index(end)

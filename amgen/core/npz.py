@@ -1,4 +1,4 @@
-"""Reading arrays of an npz that may be damaged or hostile."""
+"""How to read arrays from an npz file that may be damaged or hostile."""
 
 import zipfile
 import zlib
@@ -16,16 +16,18 @@ from amgen.core.memory import free_bytes
 def read_npz(
     file: Path, names: Sequence[str], advice: str, shapes: Mapping[str, tuple[int, ...] | None] | None = None
 ) -> dict[str, np.ndarray]:
-    """Return those arrays of an npz that are there; nothing is allocated for a header that promises more than the file holds.
+    """Return the arrays `names` of an npz file by name, without those that it does not contain.
+
+    The size in the header of an array is checked before memory is allocated for it.
 
     Args:
-        file: the npz.
-        names: of the arrays.
-        advice: what to do about a file that cannot be read.
-        shapes: of an entry of each array, beside the number of entries; None for any.
+        file: the npz file.
+        names: names of the arrays.
+        advice: last part of the error message: what to do about a file that cannot be read.
+        shapes: shape of each array by name, without the first dimension; None for any shape.
 
     Raises:
-        UserError: if the file cannot be read, or an array is of another shape or larger than the memory.
+        UserError: if the file cannot be read, or an array has another shape or does not fit into memory.
     """
     try:
         found = {}

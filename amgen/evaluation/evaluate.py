@@ -34,11 +34,10 @@ from amgen.sampling import (
     Samples,
     describe_solver,
     effective_sample_size,
-    evaluate_once,
     generate,
     generate_all,
+    initial_drift,
     resample,
-    solver_of,
 )
 from amgen.visualization.grids import save_grid
 
@@ -181,7 +180,7 @@ class Evaluator:
                 "NFE": generated.evaluations,
                 "seed": request.seed,
                 "label": request.label,
-                "guidance": None if request.guidance == 1 else request.guidance,
+                "guidance": None if options.guidance == 1 else options.guidance,
                 "start": None if request.images is None else request.images.source.description,
             },
             seconds=clock.seconds,
@@ -203,14 +202,14 @@ class Evaluator:
 
     def _generate(self, model: Model, options: SamplingConfig, num: int, request: Request, clock: "Clock") -> "_Generated":
         """Return the features of the generated images, made and extracted on all processes."""
-        solver, nfe = solver_of(options), 0
+        nfe = 0
         features = torch.zeros(num, self.extractor.dimension)
         log_weights = torch.zeros(num, 1, dtype=torch.float64)
         restored = _Restored(model, request, self.extractor, num) if model.path.conditional else None
 
         def work(batch: Sequence[int]) -> int:
             rows = slice(batch[0], batch[-1] + 1)
-            samples = generate(model, solver, batch, request)
+            samples = generate(model, options, batch, request)
             if samples.log_weights is not None:
                 log_weights[rows, 0] = samples.log_weights.cpu()
             clock.lap("generating")
@@ -222,7 +221,7 @@ class Evaluator:
             return samples.evaluations
 
         def probe(batch: Sequence[int]) -> None:
-            evaluate_once(model, batch, request)
+            initial_drift(model, options, batch, request)
             self.extractor(torch.zeros(len(batch), *model.config.image_shape, dtype=torch.uint8))  # may take more memory than the model
 
         progress = Progress(num, "images", processes=self.processes, doing="generating and extracting features")

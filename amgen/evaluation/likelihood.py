@@ -40,8 +40,7 @@ from amgen.evaluation.metrics import Figure
 from amgen.evaluation.reference import fingerprint
 from amgen.evaluation.report import Evaluation
 from amgen.paths import Path
-from amgen.sampling import Model, describe_solver, solver_of
-from amgen.sampling.conditioning import labels_of
+from amgen.sampling import Model, Request, describe_solver, labels_of, solver_of
 from amgen.solvers import ADAPTIVE, ODESolver
 
 DEFAULT_NUM = 1_000
@@ -86,14 +85,14 @@ def evaluate(
     assert isinstance(solver, ODESolver)  # as checked
     changes = data if isinstance(data, Mapping) else {"path": data}
     dataset = open_dataset(change(model.config.images, changes), say if processes.main else None)
-    labelled = labels_of(model.config, [0], images=dataset) is not None  # classes that do not fit are found before anything slow
+    labelled = labels_of(model.config, [0], Request(images=dataset)) is not None  # classes that do not fit are found before anything slow
     indices = choose(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
     start = time.perf_counter()
     found: list[tuple[int, list[float]]] = []
     evaluations = 0
 
     def prepared(batch: Sequence[int]) -> tuple[Dynamics, Tensor, Tensor | None]:
-        labels = labels_of(model.config, batch, images=dataset)
+        labels = labels_of(model.config, batch, Request(images=dataset))
         dynamics = Dynamics(model.action, model.dynamics, model.path, None if labels is None else labels.to(model.device))
         x = dequantise(dataset.images(batch), seed, batch).to(model.device)
         return dynamics, x, draw_probes(seed, batch, probes, x.shape[1:]).to(x) if probes else None

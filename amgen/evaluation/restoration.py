@@ -20,7 +20,7 @@ from torch import Tensor
 
 from amgen.data import to_uint8
 from amgen.evaluation.metrics import Figure
-from amgen.sampling import Model, Request, prepare
+from amgen.sampling import Model, Request, start_batch
 
 RANGE = 255
 WINDOW, SIGMA = 11, 1.5
@@ -73,10 +73,10 @@ class Restoration:
 
 def baselines(model: Model, indices: Sequence[int], request: Request) -> dict[str, Tensor]:
     """Return what methods without training make of what the model is given of its images, uint8 (B, C, H, W) by name of the method."""
-    batch = prepare(model, indices, request)
-    if batch.data is None:
+    data, conditioning = start_batch(model, indices, request)
+    if data is None:
         return {}
-    return {name: to_uint8(images).cpu() for name, images in model.path.baselines(batch.data, batch.dynamics.conditioning).items()}
+    return {name: to_uint8(images).cpu() for name, images in model.path.baselines(data, conditioning).items()}
 
 
 def figures(values: Mapping[int, Mapping[str, Score]], shape: Sequence[int]) -> list[Figure]:

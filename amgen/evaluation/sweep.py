@@ -4,19 +4,17 @@ import csv
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from amgen import sampling
-from amgen.config import SamplingConfig
 from amgen.core.errors import UserError
 from amgen.core.files import replacing, write_text
 from amgen.evaluation.evaluate import Evaluator
 from amgen.evaluation.report import Evaluation
 from amgen.model import checkpoints
 from amgen.sampling import Request
-from amgen.visualization.plots import figure_of
+from amgen.visualization.plots import new_figure
 
 
 def chosen_checkpoints(run: Path, text: str | None) -> list[Path]:
@@ -57,7 +55,7 @@ def evaluate_all(
         combinations: settings that differ, as `parse` gives them.
         changes: settings that all share, where they are not the run's.
         num: images to generate for each.
-        request: what to generate; strength of guidance and noise level are those of the settings.
+        request: what to generate.
         weights: rate of the averaged weights to use (None for the first) and whether to use the raw ones.
         say: takes a line after each evaluation, on the main process, where there are several.
     """
@@ -67,17 +65,12 @@ def evaluate_all(
     for folder in folders:
         model = sampling.load(folder, *weights, device=evaluator.processes.device)
         for options, settings in [(model.options({**changes, **settings}), settings) for settings in combinations]:
-            evaluations.append(evaluator(model, options, num, request_of(request, options)))
+            evaluations.append(evaluator(model, options, num, request))
             distinctions.append({**({"checkpoint": model.source.name} if len(folders) > 1 else {}), **settings})
             if total > 1 and evaluator.processes.main:
                 what = ", ".join(f"{key} {value}" for key, value in distinctions[-1].items())
                 say(f"{len(evaluations)}/{total}  {what}  NFE {evaluations[-1].sampling['NFE']}  {evaluations[-1].principal.line()}")
     return evaluations, distinctions
-
-
-def request_of(request: Request, options: SamplingConfig) -> Request:
-    """Return a request with the guidance and the noise level of the settings."""
-    return replace(request, guidance=options.guidance, noise_level=options.noise_level)
 
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -106,7 +99,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], features: str) -> None:
 def save_plot(file: Path, evaluations: Sequence[Evaluation], settings: Sequence[Mapping[str, Any]]) -> None:
     """Plot the principal figure, with its standard error, over the NFE, or over the images trained on where several checkpoints differ."""
     trained = len({evaluation.model["images_trained"] for evaluation in evaluations}) > 1
-    figure, axes = figure_of(6, 4)
+    figure, axes = new_figure(6, 4)
     for (name, places), marker in zip(_lines(settings, trained).items(), itertools.cycle("os^Dvx"), strict=False):
         part = [evaluations[place] for place in places]
         x = [evaluation.model["images_trained"] if trained else evaluation.sampling["NFE"] for evaluation in part]

@@ -1,4 +1,4 @@
-"""The classes that a model knows: their numbers and names, and which class of other images each one is."""
+"""The classes of a model: their numbers and names, and how the classes of other images correspond to them."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,9 @@ LISTED = 20
 
 
 def class_numbers(config: Config, images: ImageDataset) -> Tensor:
-    """Return which class of the model each class of `images` is, int64 (C,): the one of its name where all names agree, else the same one.
+    """Return the class of the model for each class of `images`, int64 (C,).
+
+    It is the class of the same name if all names agree, else the class of the same number.
 
     Raises:
         UserError: if the model has another number of classes.
@@ -29,26 +31,26 @@ def class_numbers(config: Config, images: ImageDataset) -> Tensor:
 
 
 def numbers_by_name(names: Sequence[str] | None, found: Sequence[str]) -> Tensor:
-    """Return which of a model's classes, called `names` where that is known, each of as many classes `found` is, int64 (C,)."""
+    """Return the class of the model for each of C names, int64 (C,), as `class_numbers` does; `names` are the model's, or None."""
     if names is not None and set(names) == set(found):
         return torch.tensor([names.index(name) for name in found])
     return torch.arange(len(found))
 
 
 def class_names(config: Config) -> list[str] | None:
-    """Return the names of the model's classes in the order of their numbers; None where it has no classes or does not know their names."""
+    """Return the names of the model's classes in the order of their numbers; None if it has no classes or no names of them."""
     names = config.data.classes if isinstance(config.data, DataConfig) else None
     return names if names is not None and len(names) == config.action.classes else None
 
 
 def class_name(config: Config, label: int) -> str:
-    """Return what a class is called: its name, or its number where it has none."""
+    """Return the name of a class, or its number if it has no name."""
     names = class_names(config)
     return str(label) if names is None else names[label]
 
 
 def find_label(config: Config, text: str | int | None) -> int | None:
-    """Return the number of a class that is given by name or by number; a name comes first where both would do. None stays None.
+    """Return the number of a class that is given by name or by number; a name that is a number is read as a name. None stays None.
 
     Raises:
         UserError: if the model has no such class.

@@ -1,4 +1,4 @@
-"""A trained action with what belongs to it: configuration, path, dynamics, and which weights it has."""
+"""A trained action with its configuration, path, dynamics and the origin of its weights."""
 
 import copy
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ from amgen.actions import Action
 from amgen.config import Config, DataConfig, SamplingConfig, change
 from amgen.data import Units, recorded_units, to_uint8
 from amgen.dynamics import DynamicsType
-from amgen.model import checkpoints
 from amgen.model.classes import class_name
+from amgen.model.weights_file import digest
 from amgen.paths import Path as ProbabilityPath
 
 
 @dataclass
 class TrainedAction:
-    """A trained action with what belongs to it.
+    """A trained action with its configuration, path, dynamics and the origin of its weights.
 
     Attributes:
         config: the configuration it was trained with.
         action: the network, frozen.
         path: the path it was trained on.
-        kind: what the action's gradient does to samples.
-        weights: which weights these are, `action` or `ema-RATE`.
-        images: how many images they were trained on.
-        source: where they came from.
-        sha256: what identifies the weights (`amgen.checkpoints.digest`); computed when it is asked for, if not given.
+        dynamics: type of the dynamics.
+        weights: name of the weights, `action` or `ema-RATE`.
+        images: number of images that they were trained on.
+        source: checkpoint or file that they come from.
+        sha256: their checksum (`amgen.model.weights_file.digest`), or None until `weights_sha256` computes it.
     """
 
     config: Config
@@ -44,36 +44,39 @@ class TrainedAction:
 
     @property
     def weights_sha256(self) -> str:
-        """What identifies the weights wherever they lie: a SHA-256 of their contents, hexadecimal."""
+        """Checksum of the weights: the SHA-256 of their contents, hexadecimal."""
         if self.sha256 is None:
-            self.sha256 = checkpoints.digest(self.action.state_dict())
+            self.sha256 = digest(self.action.state_dict())
         return self.sha256
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.action.parameters()).device
 
     @property
     def units(self) -> Units | None:
-        """From the coordinates that points are moved in to their own; None for images."""
+        """The transformation between the coordinates of the table and those of the model; None for images."""
         return None if isinstance(self.config.data, DataConfig) else recorded_units(self.config.data)
 
     def inverse_transform(self, x: Tensor) -> Tensor:
-        """Return what is moved as users know it, on the CPU: uint8 images, or points (B, D) in their own coordinates, float32."""
+        """Return samples in the form of the data, on the CPU: uint8 images (B, C, H, W), or points (B, D) in the table's units."""
         units = self.units
         return to_uint8(x).cpu() if units is None else units.inverse_transform(x)
 
     @property
     def run(self) -> Path:
-        """The run directory that the checkpoint lies in, its own folder if it was copied out of one, or that of an exported file."""
+        """The run directory of the checkpoint, the checkpoint itself if it was copied out of its run, or the folder of an exported file."""
         if self.source.is_file():
             return self.source.parent
         run = self.source.parent.parent
         return run if (run / "config.yaml").exists() else self.source
 
     def options(self, changes: Mapping[str, Any]) -> SamplingConfig:
-        """Return the sampling settings of the run with some changed, checked against the model as a whole; None keeps what is there.
+        """Return the sampling settings of the run with some changes, checked against the whole configuration.
+
+        Args:
+            changes: settings by name; None keeps the value of the run.
 
         Raises:
             UserError: for settings that do not exist or do not fit the model.
@@ -83,7 +86,7 @@ class TrainedAction:
         return settings
 
     def describe(self) -> dict[str, Any]:
-        """Return what identifies the weights, for reports."""
+        """Return name, checksum and origin of the weights, for reports."""
         return {
             "checkpoint": str(self.source),
             "weights": self.weights,
@@ -92,7 +95,7 @@ class TrainedAction:
         }
 
     def in_words(self, settings: Mapping[str, Any]) -> str:
-        """Return settings in one line for people: checksums are shortened, and classes have their names."""
+        """Return settings in one line for people: with short checksums and the names of classes."""
         return ", ".join(f"{key} {self._in_words(key, value)}" for key, value in settings.items())
 
     def _in_words(self, key: str, value: Any) -> str:
@@ -104,7 +107,7 @@ class TrainedAction:
 
 
 def with_weights(action: Action, weights: Mapping[str, Tensor]) -> Action:
-    """Return a frozen copy of an action with other weights, in single precision as all sampling is."""
+    """Return a frozen copy of an action with other weights, in single precision, in which all sampling is done."""
     copied = copy.deepcopy(action).float().requires_grad_(False).eval()
     copied.load_state_dict(weights)
     return copied

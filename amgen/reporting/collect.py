@@ -20,6 +20,7 @@ from amgen.config.wording import expected
 from amgen.core.errors import UserError
 from amgen.evaluation.report import Evaluation
 from amgen.model import checkpoints
+from amgen.model.weights_file import read_images
 from amgen.reporting import CONFIG, check_run
 
 GRIDS = 12
@@ -302,7 +303,7 @@ def _read_checkpoints(place: Path, record: RunRecord) -> None:
             for file in files:
                 _check_regular(file)
             weights = tuple(file.stem for file in files if file.suffix == ".safetensors" and file.stem != "optimizer")
-            images = checkpoints.read_images(folder / f"{checkpoints.ACTION}.safetensors")
+            images = read_images(folder / f"{checkpoints.ACTION}.safetensors")
             record.checkpoints.append(Saved(folder.name, images, weights, sum(file.stat().st_size for file in files)))
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             record.skipped.append(Skipped(f"checkpoints/{folder.name}", str(error)))

@@ -1,28 +1,36 @@
-"""From a trained model to samples: requests, batches, jobs on many processes, and the way back to noise."""
+"""Generate images or points with a trained model.
 
-from amgen.sampling.conditioning import labels_of, start_images
-from amgen.sampling.generate import Observer, Prepared, Samples, evaluate_once, generate, generate_all, prepare
+`Model` and `load` are for single processes. Below them, a `SamplingConfig` says how to generate (solver, guidance, noise level, batch size)
+and a `Request` says what to generate (seed, classes, start images); `generate_all` takes both.
+"""
+
+from amgen.sampling.conditioning import labels_of, start_batch, start_images
+from amgen.sampling.generate import InitialState, Observer, Samples, generate, generate_all, initial_drift, initial_state
 from amgen.sampling.model import Model, assemble, load
+from amgen.sampling.populations import SimulatedPopulation, simulate_population
 from amgen.sampling.request import Request
 from amgen.sampling.solver import describe_solver, solver_of
 from amgen.sampling.weights import effective_sample_size, resample
 
 __all__ = [
+    "InitialState",
     "Model",
     "Observer",
-    "Prepared",
     "Request",
     "Samples",
+    "SimulatedPopulation",
     "assemble",
     "describe_solver",
     "effective_sample_size",
-    "evaluate_once",
     "generate",
     "generate_all",
+    "initial_drift",
+    "initial_state",
     "labels_of",
     "load",
-    "prepare",
     "resample",
+    "simulate_population",
     "solver_of",
+    "start_batch",
     "start_images",
 ]

@@ -11,30 +11,30 @@ from amgen.config import SamplingConfig
 from amgen.core.batching import in_batches
 from amgen.core.errors import Diverged
 from amgen.core.processes import Processes
-from amgen.core.randomness import Purpose, gaussian, uniforms
+from amgen.core.randomness import Purpose, gaussian
 from amgen.dynamics import Dynamics, MarginalNoise, Unbalanced
 from amgen.model.build import no_label
 from amgen.model.trained import TrainedAction
-from amgen.paths import Conditioning
-from amgen.sampling.conditioning import conditions, labels_of
+from amgen.sampling.conditioning import labels_of, start_batch
 from amgen.sampling.request import Request
 from amgen.sampling.solver import solver_of
 from amgen.sampling.weights import solve_with_weights
-from amgen.solvers import BrownianMotion, ODESolver, SDESolver
+from amgen.solvers import BrownianMotion, SDESolver
 
 
 @dataclass
 class Samples:
-    """A batch of generated images.
+    """A batch of B generated images, or of B points, on the CPU.
 
     Attributes:
-        indices: index of each image; image i is a function of (model, solver, seed, i).
-        images: uint8, (B, C, H, W); of a population, points at t = 1, float32 (B, D).
-        labels: classes asked for, int64 (B,); None for an unconditional model.
-        evaluations: gradients of the action evaluated for the batch (NFE).
-        log_weights: log of each image's mass, float64 (B,), where the dynamics are unbalanced; None where all count the same.
-        inputs: what was given of each image, as a picture, uint8 (B, C, H, W), or the point at t = 0; None where noise is all.
-        truths: the images that it was given of, same shape; None for points.
+        indices: index of each image; image i is a function of (model, sampling settings, seed, i).
+        images: uint8, (B, C, H, W); points at t = 1, float32 (B, D), for a model of points.
+        labels: class of each image, int64 (B,); None for an unconditional model.
+        evaluations: number of gradients of the action evaluated for the batch (NFE).
+        log_weights: log of each image's mass, float64 (B,), for unbalanced dynamics; None if all images count the same.
+        inputs: what the model was given of each start image, uint8 (B, C, H, W), or the point at t = 0; None for a model that starts
+            from noise.
+        truths: the start images themselves, uint8 (B, C, H, W); None for points and for a model that starts from noise.
     """
 
     indices: Sequence[int]
@@ -47,7 +47,7 @@ class Samples:
 
     @classmethod
     def join(cls, batches: Sequence["Samples"]) -> "Samples":
-        """Return batches of one model as one; its `evaluations` are those of the batch that needed most."""
+        """Return batches of one model as one; `evaluations` is the largest of theirs."""
 
         def joined(name: str) -> Tensor | None:
             parts = [getattr(batch, name) for batch in batches]
@@ -58,29 +58,29 @@ class Samples:
         images = torch.cat([batch.images for batch in batches])
         return cls(indices, images, joined("labels"), evaluations, joined("log_weights"), joined("inputs"), joined("truths"))
 
-    def pictures(self) -> list[Tensor]:
-        """Return what a picture of the batch shows: inputs, images and truths, or the images alone."""
-        return [part for part in (self.inputs, self.images, self.truths) if part is not None]
+    def image_sets(self) -> list[Tensor]:
+        """Return the sets of images that a grid of the batch shows: inputs, images and truths, or the images alone."""
+        return [images for images in (self.inputs, self.images, self.truths) if images is not None]
 
     def by_index(self, wanted: Container[int]) -> dict[int, list[Tensor]]:
-        """Return what a picture of the batch shows of each `wanted` image; copies, not views, which would carry the whole batch along."""
-        parts = self.pictures()
-        return {index: [part[row].clone() for part in parts] for row, index in enumerate(self.indices) if index in wanted}
+        """Return one image of each of the `image_sets` for each index in `wanted`. They are copies: a view would keep the whole batch."""
+        sets = self.image_sets()
+        return {index: [images[row].clone() for images in sets] for row, index in enumerate(self.indices) if index in wanted}
 
 
 Observer = Callable[[float, Tensor, Dynamics], None]
-"""Is shown the time, the points (B, C, H, W) and the dynamics, at the start and after each step."""
+"""Called with the time t, the points (B, C, H, W) and the dynamics, at the start and after each step."""
 
 
 @dataclass
-class Prepared:
-    """A batch ready to be carried.
+class InitialState:
+    """A batch at t = 0 and its dynamics.
 
     Attributes:
-        x: points at the start.
-        dynamics: the motion, with labels and what is given.
+        x: points at t = 0, float (B, C, H, W) or (B, D).
+        dynamics: what moves the points, with the classes and the conditioning of the batch.
         labels: classes, int64 (B,), or None.
-        data: the images that something is given of, in [-1, 1], or None.
+        data: start images in [-1, 1], or start points; None for a model that starts from noise.
     """
 
     x: Tensor
@@ -89,71 +89,74 @@ class Prepared:
     data: Tensor | None
 
 
-def prepare(model: TrainedAction, indices: Sequence[int], request: Request) -> Prepared:
-    """Draw noise and choices on the CPU for (seed, i), and set up the dynamics of a batch.
+def initial_state(model: TrainedAction, options: SamplingConfig, indices: Sequence[int], request: Request) -> InitialState:
+    """Return the points at t = 0 and the dynamics of a batch.
+
+    Noise is computed on the CPU as a function of (seed, i), so that it is the same on every device.
 
     Raises:
-        UserError: if the request does not fit the model.
+        UserError: if the request or the options do not fit the model.
     """
-    device, path = model.device, model.path
-    labels = labels_of(model.config, indices, request.label, request.images, request.classes, request.between)
-    data = conditions(model, request.images, indices)
-    auxiliary = uniforms(request.seed, Purpose.SAMPLE_AUXILIARY, indices, path.auxiliary).to(device) if path.auxiliary else None
-    conditioning = Conditioning() if data is None else path.conditioning(data, auxiliary)
+    labels = labels_of(model.config, indices, request)
+    data, conditioning = start_batch(model, indices, request)
     dynamics = Dynamics(
         model.action,
         model.dynamics,
-        path,
-        None if labels is None else labels.to(device),
+        model.path,
+        None if labels is None else labels.to(model.device),
         conditioning,
-        request.guidance,
+        options.guidance,
         no_label(model.config),
-        MarginalNoise(request.noise_level, path) if request.noise_level else None,
+        MarginalNoise(options.noise_level, model.path) if options.noise_level else None,
     )
     if request.starts is not None:
-        return Prepared(request.starts[torch.as_tensor(indices)].to(device), dynamics, labels, data)
-    return Prepared(path.prior(_noise(model, indices, request).to(device), data, conditioning), dynamics, labels, data)
+        x = request.starts[torch.as_tensor(indices)].to(model.device)
+    else:
+        x = model.path.prior(_noise(model, indices, request).to(model.device), data, conditioning)
+    return InitialState(x, dynamics, labels, data)
+
+
+def initial_drift(model: TrainedAction, options: SamplingConfig, indices: Sequence[int], request: Request) -> Tensor:
+    """Return the drift dx/dt of a batch at t = 0. A solver evaluates it in every step, so it shows how much memory a batch needs."""
+    state = initial_state(model, options, indices, request)
+    return state.dynamics.drift(0.0, state.x)
 
 
 def generate(
-    model: TrainedAction, solver: ODESolver | SDESolver, indices: Sequence[int], request: Request, observe: Observer | None = None
+    model: TrainedAction, options: SamplingConfig, indices: Sequence[int], request: Request, observe: Observer | None = None
 ) -> Samples:
-    """Generate the images `indices` in one batch.
+    """Generate the images `indices` in one batch; `options.batch_size` is not used.
+
+    Args:
+        model: the model.
+        options: how to generate: solver, guidance and noise level.
+        indices: indices of the images.
+        request: what to generate.
+        observe: called at the start and after each step.
 
     Raises:
-        UserError: if the request does not fit the model.
-        Diverged: if an image comes out with values that are not finite.
+        UserError: if the request or the options do not fit the model.
+        Diverged: if an image has values that are not finite.
     """
-    batch = prepare(model, indices, request)
-    dynamics, conditioning = batch.dynamics, batch.dynamics.conditioning
+    solver, state = solver_of(options), initial_state(model, options, indices, request)
+    dynamics = state.dynamics
     watch = None if observe is None else lambda t, x: observe(t, x, dynamics)
     log_weights = None
     if isinstance(solver, SDESolver):
         brownian = BrownianMotion(request.seed, indices, model.config.shape, model.device)
-        x = solver.solve(dynamics.drift, dynamics.diffusion, brownian, batch.x, watch)
+        x = solver.solve(dynamics.drift, dynamics.diffusion, brownian, state.x, watch)
     elif isinstance(model.dynamics, Unbalanced):
-        x, log_weights = solve_with_weights(solver, dynamics, batch.x, model.path.start_mass(batch.data), watch)
+        x, log_weights = solve_with_weights(solver, dynamics, state.x, model.path.start_mass(state.data), watch)
     else:
-        x = solver.solve(dynamics.velocity, batch.x, observe=watch)
+        x = solver.solve(dynamics.velocity, state.x, observe=watch)
     finite = torch.isfinite(x).flatten(1).all(dim=1)
     if not finite.all():
         first = indices[int((~finite).nonzero()[0])]
         raise Diverged(f"image {first} has values that are not finite: use more steps or another checkpoint")
-    return Samples(
-        indices,
-        model.inverse_transform(model.path.finish(x)),
-        batch.labels,
-        dynamics.evaluations,
-        log_weights,
-        None if batch.data is None else model.inverse_transform(model.path.shown(batch.data, conditioning)),
-        None if batch.data is None or model.units is not None else model.inverse_transform(batch.data),
-    )
-
-
-def evaluate_once(model: TrainedAction, indices: Sequence[int], request: Request) -> Tensor:
-    """Return dx/dt of the images `indices` at their start: what generating them does again and again, and the memory of a batch goes by."""
-    batch = prepare(model, indices, request)
-    return batch.dynamics.drift(0.0, batch.x)
+    shown = None if state.data is None else model.inverse_transform(model.path.shown(state.data, dynamics.conditioning))
+    truths = None if state.data is None or model.units is not None else model.inverse_transform(state.data)
+    images = model.inverse_transform(model.path.finish(x))
+    return Samples(indices, images, state.labels, dynamics.evaluations, log_weights, shown, truths)
 
 
 def generate_all(
@@ -164,9 +167,34 @@ def generate_all(
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     say: Callable[[str], None] = print,
 ) -> Iterator[Samples]:
-    """Generate this process's part of the images `indices`, `options.batch_size` at a time; `options` name the solver."""
-    solver = solver_of(options)
-    work, probe = partial(generate, model, solver, request=request), partial(evaluate_once, model, request=request)
+    """Generate this process's share of the images `indices`, at most `options.batch_size` in a batch.
+
+    Args:
+        model: the model.
+        options: how to generate: solver, guidance, noise level and batch size; see `Model.options`.
+        indices: indices of all images, the same on every process.
+        request: what to generate.
+        processes: the processes that share the work; each of them calls this function.
+        say: takes a line when memory runs out.
+
+    Yields:
+        The batches, one `Samples` each.
+
+    Raises:
+        UserError: if the request or the options do not fit the model, or one image does not fit into memory.
+        Diverged: if an image has values that are not finite.
+
+    Example:
+        >>> import amgen
+        >>> from amgen.sampling import Request, generate_all
+        >>> model = amgen.load("runs/digits")
+        >>> options = model.options({"solver": "heun", "steps": 2, "batch_size": 4})
+        >>> for samples in generate_all(model, options, range(8), Request(seed=1)):
+        ...     print(list(samples.indices), tuple(samples.images.shape), samples.evaluations)
+        [0, 1, 2, 3] (4, 1, 8, 8) 4
+        [4, 5, 6, 7] (4, 1, 8, 8) 4
+    """
+    work, probe = partial(generate, model, options, request=request), partial(initial_drift, model, options, request=request)
     for _, samples in in_batches(work, indices, options.batch_size, probe, model.device, processes, say):
         yield samples
 

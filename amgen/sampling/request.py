@@ -1,4 +1,4 @@
-"""What to generate: seed, class, images to start from."""
+"""What to generate: the seed, the classes and the images to start from. How to generate it is in the `SamplingConfig`."""
 
 from dataclasses import dataclass
 
@@ -10,28 +10,26 @@ from amgen.data import ImageDataset, SnapshotDataset
 
 @dataclass(frozen=True)
 class Request:
-    """What to generate.
+    """What to generate, beside the indices of the images.
 
     Attributes:
-        seed: image i is a function of (model, solver, seed, i).
-        label: class to draw; by default that of the image that it is made from, or i modulo the number of classes (`amgen.labels`).
-        guidance: strength of classifier-free guidance, 1 for none.
-        images: images that a model which completes or colours them starts from, or the population; image i modulo their number.
-        noise_level: G of the SDE with g(t) = G sqrt(a_t) and the marginals of balanced dynamics; 0 for the ODE.
-        between: indices of two images; the ones drawn then lie between them, their noise turned from one to the other in equal angles.
-        count: how many images `between` is divided into.
-        starts: points at t = 0 in place of the seed's, float (N, C, H, W), as encoding gives them; image i starts from entry i.
-        classes: classes that belong to `starts`, int64 (N,), unless `label` says otherwise.
+        seed: image i is a function of (model, sampling settings, seed, i). From 0 to 2^63 - 1.
+        label: class of all images; None for the class that `amgen.sampling.labels_of` finds for each.
+        images: start images of an image-to-image model, or the start population of a model of points; image i starts from entry i modulo
+            their number. None for a model that starts from noise.
+        between: two indices (i, j). The images are then an interpolation: their noise goes from that of image i to that of image j in equal
+            angles.
+        count: number of images of the interpolation `between`.
+        starts: points at t = 0 that replace the noise of the seed, float (N, C, H, W), such as latent codes; image i starts from entry i.
+        classes: class of each of the `starts`, int64 (N,); `label` replaces them.
 
     Raises:
-        UserError: for a seed that is negative or beyond 63 bits.
+        UserError: for a seed that is negative or above 2^63 - 1.
     """
 
     seed: int = 0
     label: int | None = None
-    guidance: float = 1.0
     images: ImageDataset | SnapshotDataset | None = None
-    noise_level: float = 0.0
     between: tuple[int, int] | None = None
     count: int = 0
     starts: Tensor | None = None

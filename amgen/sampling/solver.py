@@ -1,4 +1,4 @@
-"""The solver that sampling settings name, and how reports name it."""
+"""The solver that the sampling settings name, and its description in reports."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def solver_of(options: SamplingConfig) -> ODESolver | SDESolver:
 
 
 def describe_solver(options: SamplingConfig) -> dict[str, Any]:
-    """Return the solver's name and the settings it heeds, for reports."""
+    """Return the solver's name and those of the options that it uses, for reports."""
     if options.solver in ADAPTIVE:
         return {"solver": options.solver, "tolerance": options.tolerance}
     grid: dict[str, dict[str, Any]] = {

@@ -1,42 +1,84 @@
-"""Log-weights of unbalanced dynamics: integrated along, and what they are worth."""
+"""Log-weights of the samples of unbalanced dynamics: how they are integrated, and how they are used."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from amgen.core.randomness import Purpose, uniform
-from amgen.dynamics import Dynamics
 from amgen.solvers import ODESolver
 
 
 def effective_sample_size(log_weights: Sequence[float]) -> float:
-    """Return (sum w)^2 / sum w^2: how many equally weighted samples those with `log_weights` are worth (Kish)."""
-    weights = _weights(log_weights)
+    """Return (sum w)^2 / sum w^2, the number of equally weighted samples with the same variance of a mean (Kish, Survey Sampling, 1965).
+
+    Args:
+        log_weights: log of each weight w; a constant added to all of them changes nothing.
+
+    Example:
+        >>> from amgen.sampling import effective_sample_size
+        >>> round(effective_sample_size([0.0, 0.0, 0.0, 0.0]), 6)
+        4.0
+        >>> round(effective_sample_size([0.0, 0.0, -100.0, -100.0]), 6)
+        2.0
+    """
+    weights = _normalised(log_weights)
     return float(1 / weights.square().sum())
 
 
 def resample(log_weights: Sequence[float], seed: int) -> list[int]:
-    """Draw as many positions as there are weights, each about in proportion to its weight, by systematic resampling.
+    """Return positions of samples in proportion to their weights, by systematic resampling (Kitagawa, J. Comput. Graph. Stat. 5(1), 1996).
 
-    One uniform offset and equal strides through the cumulative weights: a position of normalised weight w is taken floor(n w) or ceil(n w)
-    times.
+    The result has as many positions as there are weights, in increasing order. A position of normalised weight w is there floor(n w) or
+    ceil(n w) times, and n w times on average over seeds.
+
+    Args:
+        log_weights: log of each of the n weights.
+        seed: seed of the one random number that systematic resampling needs.
+
+    Example:
+        >>> from amgen.sampling import resample
+        >>> resample([0.0, 0.0, -100.0, -100.0], seed=0)
+        [0, 0, 1, 1]
     """
-    weights = _weights(log_weights)
+    weights = _normalised(log_weights)
     count = len(weights)
     places = (torch.arange(count, dtype=torch.float64) + uniform(seed, Purpose.RESAMPLING, [0])) / count
     return torch.searchsorted(weights.cumsum(0), places).clamp(max=count - 1).tolist()
 
 
-def _weights(log_weights: Sequence[float]) -> Tensor:
-    """Return normalised weights, float64."""
+def _normalised(log_weights: Sequence[float]) -> Tensor:
+    """Return weights that sum to 1, float64."""
     return torch.tensor(list(log_weights), dtype=torch.float64).softmax(dim=0)
 
 
+class GrowingDynamics(Protocol):
+    """Dynamics of points and of their log-weights."""
+
+    def velocity_and_growth(self, t: float, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return dx/dt, shaped like `x`, and d(log weight)/dt, (B,)."""
+
+
 def solve_with_weights(
-    solver: ODESolver, dynamics: Dynamics, x: Tensor, mass: Tensor | None, observe: Callable[[float, Tensor], None] | None
+    solver: ODESolver,
+    dynamics: GrowingDynamics,
+    x: Tensor,
+    mass: Tensor | None = None,
+    observe: Callable[[float, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Carry points and their log-weights, one more entry of each, from t = 0, where their `mass` (B,) may be given, to t = 1."""
+    """Integrate points and their log-weights together from t = 0 to t = 1; the log-weight is one more entry of each point's state.
+
+    Args:
+        solver: solver of ODEs.
+        dynamics: what moves the points and lets their weights grow.
+        x: points at t = 0, (B, ...).
+        mass: their mass at t = 0, (B,); None for 1.
+        observe: called with the time and the points, at the start and after each step.
+
+    Returns:
+        The points at t = 1, and their log-weights, float64 (B,), on the CPU.
+    """
     shape = x.shape
     start = x.new_zeros(len(x), 1) if mass is None else mass.log().to(x)[:, None]
 

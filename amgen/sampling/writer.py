@@ -1,4 +1,4 @@
-"""Where generated images go: PNG files or npz shards, written as they come by any number of processes."""
+"""A folder of generated images: PNG files or npz shards, written batch by batch by any number of processes."""
 
 import csv
 import io
@@ -25,27 +25,30 @@ SETTINGS = "sampling.json"
 WEIGHT = "log_weight"
 
 KEY = "weights_sha256"
-"""What the weights are known by in the settings of a folder."""
+"""Key of the checksum of the weights in the settings of a folder."""
 
 CHOOSE = "choose another --out"
 
 
 class ImageFolder:
-    """A folder of generated images, filled batch by batch, whatever the batches.
+    """A folder of generated images. The size of the batches does not matter.
 
-    png: 000000.png, 000001.png, ..., named by image index; images that carry weights have them in the file's text and, at the end, in
+    png: 000000.png, 000001.png, ..., named by image index. The log-weight of an image is in the text of its file and, at the end, in
         weights.csv.
-    npz: one shard a batch, images-FIRST-LAST.npz (or points-FIRST-LAST.npz), with `images` uint8 (N, H, W, C) (or `points` float32 (N,
-        D) and `starts`), `indices`, and `labels`, `log_weights`, `inputs`, `truths` where there are any.
+    npz: one shard for each batch, images-FIRST-LAST.npz (or points-FIRST-LAST.npz), with `images` uint8 (N, H, W, C) (or `points` float32
+        (N, D) and `starts`), `indices`, and, if they exist, `labels`, `log_weights`, `inputs` and `truths`.
 
-    Each file is there whole or not at all, so that an interrupted command goes on where it stopped.
+    Each file is written whole or not at all, so that the same command continues after an interruption.
 
     Args:
         folder: the folder.
         form: png or npz.
-        settings: what the images depend on; a folder that holds images made with other settings is refused.
+        settings: what the images depend on; a folder with images of other settings is refused.
         main: whether this process prepares the folder.
-        noun: images or points.
+        modality: images or points.
+
+    Raises:
+        UserError: for an unknown form, a folder that cannot be made, or one with other files or images of other settings.
     """
 
     def __init__(self, folder: Path, form: str, settings: Mapping[str, Any], main: bool = True, modality: str = "images"):
@@ -59,7 +62,7 @@ class ImageFolder:
             write_json(folder / SETTINGS, {"format": form, **settings})
 
     def missing(self, indices: Sequence[int]) -> list[int]:
-        """Return which of the images are not there yet.
+        """Return the indices of the images that are not in the folder yet.
 
         Raises:
             UserError: if a shard cannot be read.
@@ -74,12 +77,12 @@ class ImageFolder:
         """Write a batch.
 
         Raises:
-            UserError: if the disk is full or the folder cannot be written; what was written before stays.
+            UserError: if the disk is full or the folder cannot be written; files that were written before stay.
         """
         if self.form == "npz":
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays(samples))  # type: ignore[arg-type]
-            # No other shard begins with this image, since an image is in one shard.
+            # No other shard begins with this image, because each image is in one shard.
             write_bytes(self.folder / f"{self.modality}-{samples.indices[0]:06d}-{samples.indices[-1]:06d}.npz", buffer.getvalue())
             return
         for row, index in enumerate(samples.indices):
@@ -91,7 +94,7 @@ class ImageFolder:
             write_bytes(self._png(index), buffer.getvalue())
 
     def weights(self, indices: Sequence[int]) -> dict[int, float]:
-        """Read the log-weights of those of the images that carry some, by index."""
+        """Read the log-weights of the images that have one, by index."""
         found: dict[int, float] = {}
         if self.form == "npz":
             for shard in self._shards():
@@ -105,11 +108,11 @@ class ImageFolder:
                     text = getattr(image, "text", {})
                 found |= {index: float(text[WEIGHT])} if WEIGHT in text else {}
             except (OSError, ValueError, SyntaxError) as error:
-                raise UserError(f"cannot read {file}: {error}: delete it, and the same command draws it again") from None
+                raise UserError(f"cannot read {file}: {error}: delete it, and the same command generates it again") from None
         return found
 
     def finish(self, weights: Mapping[int, float], resampled: Sequence[int] | None = None) -> list[str]:
-        """Write what needs all images, such as the log-weights by index; return a line for each thing that is there."""
+        """Write the files that need all images, such as weights.csv; return one line for each output."""
         contents = ": points at t = 1 and their starts, in the units of the table" if self.modality == "points" else ""
         written = [f"{self.folder}/*.{self.form}{contents}"]
         if weights and self.form == "png":
@@ -124,16 +127,16 @@ class ImageFolder:
         return self.folder / f"{index:06d}.png"
 
     def _shards(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the `indices` of each shard, and `log_weights` where it has some."""
+        """Yield the `indices` of each shard, and its `log_weights` if it has them."""
         for file in sorted(self.folder.glob(f"{self.modality}-*.npz")):
-            shard = read_npz(file, ("indices", "log_weights"), f"delete it, and the same command draws its {self.modality} again")
+            shard = read_npz(file, ("indices", "log_weights"), f"delete it, and the same command generates its {self.modality} again")
             if "indices" not in shard:
-                raise UserError(f"{file} does not say which {self.modality} it holds: delete it, and the same command draws them again")
+                raise UserError(f"{file} does not say which {self.modality} it holds: delete it, and the same command generates them again")
             yield shard
 
 
 def arrays(samples: Samples) -> dict[str, np.ndarray]:
-    """Return a batch as arrays: pictures with channels last, or `points` and where they started, `starts`."""
+    """Return a batch as arrays: images with channels last, or `points` and their `starts` at t = 0."""
     found = {"indices": np.asarray(samples.indices)}
     points = samples.images.dim() == 2
     for name, called in {"images": "points", "inputs": "starts", "truths": ""}.items():
@@ -148,7 +151,7 @@ def arrays(samples: Samples) -> dict[str, np.ndarray]:
 
 
 def form_of(form: str | None, model: TrainedAction) -> str:
-    """Return the form of output for a model: the one asked for, by default png for images and npz for points.
+    """Return the form of output for a model: `form`, by default png for images and npz for points.
 
     Raises:
         UserError: if points are to be PNG files.
@@ -160,10 +163,10 @@ def form_of(form: str | None, model: TrainedAction) -> str:
 
 
 def check_images(model: TrainedAction, files: Mapping[str, Path | None]) -> None:
-    """Refuse pictures that show images, by their options, for a model of points."""
+    """Refuse outputs that show images, by the name of their option, for a model of points."""
     for option, file in files.items():
         if file is not None and model.config.modality == "points":
-            raise UserError(f"{option} {file} shows images, and this model is of points: use --grid for a scatter, or --plot")
+            raise UserError(f"{option} {file} shows images, and this model is of points: use --grid for a scatter plot, or --plot")
 
 
 def _csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
@@ -175,7 +178,7 @@ def _csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to mix images made in different ways in one folder."""
+    """Refuse a folder with images of other settings."""
     file = folder / SETTINGS
     if not file.exists():
         if os.listdir(folder):
@@ -190,7 +193,7 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if there[KEY] != settings.get(KEY):
         found, wanted = (str(weights)[:12] for weights in (there[KEY], settings.get(KEY)))
         raise UserError(f"{folder} holds images made with other weights (SHA-256 {found}..., not {wanted}...): {CHOOSE}")
-    # The weights are the same wherever they lie, and any size of a batch completes a folder.
+    # The same weights can be in another place, and the size of the batches does not matter.
     for key in dict.fromkeys([*settings, *there]):
         if key not in ("checkpoint", "batch_size") and there.get(key) != settings.get(key):
             raise UserError(f"{folder} holds images made with {key}={there.get(key)!r}, not {settings.get(key)!r}: {CHOOSE}")

@@ -31,7 +31,9 @@ from amgen.evaluation.report import Evaluation
 from amgen.model import checkpoints
 from amgen.model.build import build_action, build_coupling, build_loss, build_masses, build_path, build_times, laplacian_probes, no_label
 from amgen.model.checkpoints import Checkpoint, Progress
+from amgen.model.export import load_weights
 from amgen.model.trained import with_weights
+from amgen.model.weights_file import digest
 from amgen.paths import Boundary, PathSample
 from amgen.sampling import Model, Request, assemble, generate_all
 from amgen.training.coupled import CoupledStream
@@ -309,12 +311,11 @@ class Trainer:
 
     def _averaged(self) -> tuple[Model, Request]:
         """Return the model of the first averaged weights, and what to draw from it."""
-        options = self.config.sampling
         rate, weights = next(iter(self.averages.averages.items()))
         name, action = checkpoints.ema_name(rate), with_weights(self.action, weights)
-        model = assemble(self.config, action, name, self.progress.images, self.run, checkpoints.digest(weights))
+        model = assemble(self.config, action, name, self.progress.images, self.run, digest(weights))
         images = self.dataset if self.path.conditional else None
-        return model, Request(self.config.seed, guidance=options.guidance, images=images, noise_level=options.noise_level)
+        return model, Request(self.config.seed, images=images)
 
     def _evaluator(self) -> Evaluator | None:
         """Prepare the evaluations of this run, if there are any: what they lack is found before the first step."""
@@ -388,7 +389,7 @@ class Trainer:
                 "give the same data.path, or choose another --run-dir"
             )
         check_resumable(checkpoint, folder, self.action, self.averages.rates, self.times.state())
-        checkpoints.load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
+        load_weights(self.action, checkpoint.weights[checkpoints.ACTION], str(folder))
         self.averages.load(checkpoint.weights)
         for name, parameter in self.action.named_parameters():
             self.optimizer.state[parameter] = {entry: checkpoint.optimizer[f"{name}:{entry}"].to(parameter.device) for entry in OPTIMIZER}

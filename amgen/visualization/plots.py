@@ -1,4 +1,4 @@
-"""Plots by matplotlib, which is optional."""
+"""Plots with matplotlib, which is an optional package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from amgen.core.errors import UserError
 from amgen.core.files import make_folder, replacing
 
 
-def figure_of(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
-    """Return an empty figure of a size in inches and its axes.
+def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    """Return an empty figure, `width` by `height` inches, and its axes (an array of them for several columns).
 
     Raises:
         UserError: if matplotlib is not installed.
@@ -25,13 +25,19 @@ def figure_of(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns)
 
 
-def save_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor) -> None:
-    """Plot kinetic energy, mean of (T, N), and the spread of the speeds |v|, (T, N), over time.
+def save_trajectory_plot(file: Path, times: Sequence[float], energy: Tensor, speeds: Tensor) -> None:
+    """Plot the mean kinetic energy and the quantiles of the speed of N images over time.
+
+    Args:
+        file: .png, .pdf or .svg.
+        times: T times.
+        energy: kinetic energies 1/2 |v|^2, (T, N).
+        speeds: speeds |v|, (T, N).
 
     Raises:
-        UserError: if matplotlib is not installed.
+        UserError: if matplotlib is not installed, or the file cannot be written.
     """
-    figure, (left, right) = figure_of(8, 3.2, columns=2)
+    figure, (left, right) = new_figure(8, 3.2, columns=2)
     left.plot(times, energy.mean(dim=1), color="black")
     left.set(xlabel="time t", ylabel="kinetic energy, mean of ½ |v|²", ylim=(0, None))
     low, middle, high = speeds.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=speeds.dtype), dim=1)
@@ -46,7 +52,7 @@ def save_figure(file: Path, figure: Any) -> None:
     """Write a figure of matplotlib, whole or not at all.
 
     Raises:
-        UserError: if it cannot be written; what was there stays.
+        UserError: if the file cannot be written; an existing file stays as it is.
     """
     make_folder(file.parent)
     with replacing(file) as temporary:

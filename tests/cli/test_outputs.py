@@ -53,7 +53,7 @@ def test_outputs_are_checked_before_the_model_is_loaded(
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(sampling, "load", never)
-    monkeypatch.setattr("amgen.model.checkpoints.read_weights", never)
+    monkeypatch.setattr("amgen.model.export.read_weights", never)
     for place, message in ((below_a_file, "cannot create the folder"), (a_folder, "is a folder: give the name of a file")):
         file = place(tmp_path, name)
         assert_refused(run_cli(command, trained, option, file), message)

@@ -7,7 +7,7 @@ from amgen.config import DataConfig
 from amgen.core.errors import UserError
 from amgen.data import to_float, to_uint8
 from amgen.data.images import prepare
-from amgen.visualization.grids import make_grid
+from amgen.visualization.grids import image_grid
 
 
 def test_round_trip_of_all_levels() -> None:
@@ -142,5 +142,5 @@ def test_resizing(resize: str, left: int) -> None:
 
 def test_grid_places_images_row_by_row() -> None:
     images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 8, 8) * 60
-    grid = np.asarray(make_grid(images))[::4, ::4, 0]  # 8-pixel images are enlarged four times
+    grid = np.asarray(image_grid(images))[::4, ::4, 0]  # 8-pixel images are enlarged four times
     assert [grid[5, 5], grid[5, 14], grid[14, 5], grid[14, 14]] == [0, 60, 120, 180]

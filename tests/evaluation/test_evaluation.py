@@ -28,7 +28,7 @@ from amgen.evaluation.report import Evaluation, file_name, table
 from amgen.model import checkpoints
 from amgen.reporting.collect import collect
 from amgen.training.main import train
-from amgen.visualization.grids import make_grid
+from amgen.visualization.grids import image_grid
 
 ALONE = Processes()
 
@@ -449,14 +449,14 @@ def test_two_processes_agree_with_one(trained: Path, tmp_path: Path) -> None:
 def plots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The axes of each plot that is drawn."""
     found: list[Any] = []
-    original = sweep.figure_of
+    original = sweep.new_figure
 
-    def figure_of(*arguments: Any) -> Any:
+    def new_figure(*arguments: Any) -> Any:
         figure, axes = original(*arguments)
         found.append(axes)
         return figure, axes
 
-    monkeypatch.setattr(sweep, "figure_of", figure_of)
+    monkeypatch.setattr(sweep, "new_figure", new_figure)
     return found
 
 
@@ -584,7 +584,7 @@ def test_held_out_images_and_pairs(trained: Path, tmp_path: Path) -> None:
     distances = torch.cdist(features(images), features(dataset.images(range(1797))))
     assert [pair[1] for pair in pairs] == distances.argmin(dim=1)[[pair[0] for pair in pairs]].tolist()
     assert [pair[0] for pair in pairs] == distances.amin(dim=1).argsort()[:16].tolist()
-    expected = make_grid(images[[pair[0] for pair in pairs]], dataset.images([pair[1] for pair in pairs]), columns=8)
+    expected = image_grid(images[[pair[0] for pair in pairs]], dataset.images([pair[1] for pair in pairs]), columns=8)
     with Image.open(tmp_path / "pairs.png") as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
 
@@ -597,7 +597,7 @@ def test_restored_images_are_compared_with_the_truth(tmp_path: Path) -> None:
     figures = by_name(evaluation)
     assert {"PSNR", "SSIM", "PSNR (bilinear)", "SSIM (bicubic)", "FD (digits features) of bilinear"} <= set(figures)
     request = sampling.Request(images=dataset)
-    batch = sampling.generate(model, sampling.solver_of(model.config.sampling), range(20), request)
+    batch = sampling.generate(model, model.config.sampling, range(20), request)
     assert batch.truths is not None
     error = (batch.images.double() - batch.truths.double()).square().mean()
     assert figures["PSNR"].value == pytest.approx(float(10 * (255**2 / error).log10()), rel=1e-6)

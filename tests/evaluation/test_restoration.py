@@ -254,7 +254,7 @@ def test_baselines_of_a_model_are_those_of_its_samples() -> None:
     for images in found.values():
         assert images.dtype == torch.uint8
         assert torch.equal(images[shown], samples.truths[shown])
-    batch = sampling.prepare(model, indices, request)
+    batch = sampling.initial_state(model, model.config.sampling, indices, request)
     assert batch.data is not None
     expected = model.path.baselines(batch.data, batch.dynamics.conditioning)
     assert all(torch.equal(found[method], to_uint8(images)) for method, images in expected.items())
@@ -267,12 +267,14 @@ def test_draws_of_the_script_differ_in_noise_alone() -> None:
         request, indices = Request(images=dataset), range(6)
         starts, frees = [], []
         for number in range(3):
-            batch = sampling.prepare(model, indices, complete_images.another_draw(model, indices, request, number))
+            batch = sampling.initial_state(
+                model, model.config.sampling, indices, complete_images.another_draw(model, indices, request, number)
+            )
             starts.append(batch.x)
             frees.append(batch.dynamics.conditioning.free)
         free = frees[0].bool()
         assert all(torch.equal(other, frees[0]) for other in frees)
-        assert torch.equal(starts[0], sampling.prepare(model, indices, request).x)
+        assert torch.equal(starts[0], sampling.initial_state(model, model.config.sampling, indices, request).x)
         for first, second in ((0, 1), (0, 2), (1, 2)):
             assert torch.equal(starts[first][~free], starts[second][~free])
             assert (starts[first][free] != starts[second][free]).all()

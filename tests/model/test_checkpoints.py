@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from amgen.config import Config
 from amgen.core import files
 from amgen.core.errors import UserError
-from amgen.model import checkpoints
+from amgen.model import checkpoints, export, weights_file
 from amgen.model.checkpoints import Checkpoint, Progress
 
 
@@ -69,7 +69,7 @@ def test_full_disk_leaves_the_last_good_one(failing: str, tmp_path: Path, monkey
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files if failing == "fsync" else checkpoints, failing, full)
+    monkeypatch.setattr(files if failing == "fsync" else weights_file, failing, full)
     with pytest.raises(UserError, match=f"No space left on device.*the last good one is {good}"):
         checkpoints.save(tmp_path, make(8))
     assert [entry.name for entry in checkpoints.folder_of(tmp_path).iterdir()] == [good.name]
@@ -88,11 +88,11 @@ def test_rotation_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
 def test_weights_of_another_architecture_are_refused() -> None:
     module = torch.nn.Linear(2, 3)
     with pytest.raises(UserError, match="another architecture.*lacks bias"):
-        checkpoints.load_weights(module, {"weight": torch.zeros(3, 2)}, "file")
+        export.load_weights(module, {"weight": torch.zeros(3, 2)}, "file")
     with pytest.raises(UserError, match=r"weight has shape \(3, 5\), expected \(3, 2\)"):
-        checkpoints.load_weights(module, {"weight": torch.zeros(3, 5), "bias": torch.zeros(3)}, "file")
+        export.load_weights(module, {"weight": torch.zeros(3, 5), "bias": torch.zeros(3)}, "file")
     with pytest.raises(UserError, match="the network lacks extra"):
-        checkpoints.load_weights(module, {**module.state_dict(), "extra": torch.zeros(1)}, "file")
+        export.load_weights(module, {**module.state_dict(), "extra": torch.zeros(1)}, "file")
 
 
 def test_rates_near_one_have_names_of_their_own() -> None:
@@ -126,26 +126,26 @@ def test_what_is_no_export_is_refused(trained: Path, tmp_path: Path) -> None:
     part = checkpoints.find(trained) / "action.safetensors"
     assert f"is part of a checkpoint: give its folder {part.parent}" in run_cli("sample", part).err
     file = tmp_path / "model.safetensors"
-    checkpoints.export(checkpoints.read_weights(trained, raw=True), file)
+    export.export(export.read_weights(trained, raw=True), file)
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(UserError, match="are damaged"):
-        checkpoints.read_weights(file)
+        export.read_weights(file)
     file.write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot read"):
-        checkpoints.read_weights(file)
+        export.read_weights(file)
 
 
 def test_a_disk_that_is_full_leaves_the_file_that_was_there(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "model.safetensors"
-    checkpoints.export(checkpoints.read_weights(trained), file)
+    export.export(export.read_weights(trained), file)
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(weights_file, "save_file", full)
     with pytest.raises(UserError, match="No space left on device"):
-        checkpoints.export(checkpoints.read_weights(trained, raw=True), file)
-    assert checkpoints.read_weights(file).name == "ema-0.998"
+        export.export(export.read_weights(trained, raw=True), file)
+    assert export.read_weights(file).name == "ema-0.998"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
 
 
@@ -167,7 +167,7 @@ def test_weights_are_known_by_their_contents() -> None:
     expected = hashlib.sha256()
     expected.update(b"a torch.int64 ()" + struct.pack("<q", 3))
     expected.update(b"b torch.float32 (1, 2)" + struct.pack("<2f", 1.0, -2.5))
-    assert checkpoints.digest(tensors) == expected.hexdigest()
+    assert weights_file.digest(tensors) == expected.hexdigest()
     others = [
         {**tensors, "b": tensors["b"].nextafter(torch.tensor(9.0))},
         {"c": tensors["b"], "a": tensors["a"]},
@@ -175,19 +175,19 @@ def test_weights_are_known_by_their_contents() -> None:
         {**tensors, "b": tensors["b"].view(torch.int32)},
         {**tensors, "b": tensors["b"].bfloat16()},
     ]
-    assert len({checkpoints.digest(tensors), *(checkpoints.digest(other) for other in others)}) == 6
+    assert len({weights_file.digest(tensors), *(weights_file.digest(other) for other in others)}) == 6
 
 
 def test_the_digest_goes_with_the_weights(trained: Path, tmp_path: Path) -> None:
     """Of a run, a copy of it and an export the same; of other weights of the run another."""
-    averaged = checkpoints.read_weights(trained)
-    assert averaged.sha256 == checkpoints.digest(load_file(checkpoints.find(trained) / "ema-0.998.safetensors"))
+    averaged = export.read_weights(trained)
+    assert averaged.sha256 == weights_file.digest(load_file(checkpoints.find(trained) / "ema-0.998.safetensors"))
     copied = shutil.copytree(checkpoints.find(trained), tmp_path / "moved")
-    assert checkpoints.read_weights(Path(copied)).sha256 == averaged.sha256
-    assert checkpoints.read_weights(trained, raw=True).sha256 != averaged.sha256
+    assert export.read_weights(Path(copied)).sha256 == averaged.sha256
+    assert export.read_weights(trained, raw=True).sha256 != averaged.sha256
     outcome = run_cli("export", trained, "--out", tmp_path / "m.safetensors")
     assert averaged.sha256[:12] in outcome.out
-    assert checkpoints.read_weights(tmp_path / "m.safetensors").sha256 == averaged.sha256
+    assert export.read_weights(tmp_path / "m.safetensors").sha256 == averaged.sha256
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o007])
@@ -195,7 +195,7 @@ def test_files_have_the_permissions_of_the_umask(umask: int, trained: Path, tmp_
     before = os.umask(umask)
     try:
         folder = checkpoints.save(tmp_path, make(7))
-        checkpoints.export(checkpoints.read_weights(trained), tmp_path / "m.safetensors")
+        export.export(export.read_weights(trained), tmp_path / "m.safetensors")
     finally:
         os.umask(before)
     found = {file.name: file.stat().st_mode & 0o777 for file in [*folder.iterdir(), tmp_path / "m.safetensors"]}
@@ -263,7 +263,7 @@ def test_damage_that_the_manifest_agrees_with_costs_one_line(
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
     if name == "action.safetensors":
-        for read in (lambda: checkpoints.read_weights(tmp_path, raw=True), lambda: checkpoints.read_config(folder / name)):
+        for read in (lambda: export.read_weights(tmp_path, raw=True), lambda: weights_file.read_config(folder / name)):
             with pytest.raises(UserError) as caught:
                 read()
             assert "\n" not in str(caught.value)
@@ -284,7 +284,7 @@ def test_what_may_not_be_read_costs_one_line(tmp_path: Path, monkeypatch: pytest
     def denied(*arguments: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    for owner, name in ((checkpoints, "sha256"), (Path, "iterdir"), (Path, "exists"), (Path, "is_file"), (checkpoints, "load_file")):
+    for owner, name in ((checkpoints, "sha256"), (Path, "iterdir"), (Path, "exists"), (Path, "is_file"), (weights_file, "load_file")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, denied)
             outcome = run_cli("sample", tmp_path, "--raw")

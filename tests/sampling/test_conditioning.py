@@ -63,23 +63,23 @@ def test_the_rule() -> None:
     codes = torch.arange(2000) % 7
 
     def found(**arguments: object) -> list[int]:
-        labels = labels_of(options, indices, **arguments)  # type: ignore[arg-type]
+        labels = labels_of(options, indices, Request(**arguments))  # type: ignore[arg-type]
         assert labels is not None
         return labels.tolist()
 
     assert found() == [3, 6, 7, 2]
     assert found(between=(14, 5)) == [4, 4, 4, 4]
     assert found(images=digits) == source != [3, 6, 7, 2]
-    assert found(images=digits, conditioning=codes) == [index % 7 for index in indices]
-    assert found(images=digits, conditioning=codes, label=9) == [9, 9, 9, 9]
-    assert labels_of(config.load("digits"), indices, images=digits) is None
+    assert found(images=digits, classes=codes) == [index % 7 for index in indices]
+    assert found(images=digits, classes=codes, label=9) == [9, 9, 9, 9]
+    assert labels_of(config.load("digits"), indices, Request(images=digits)) is None
 
 
 @pytest.mark.parametrize("path", ["super-resolution", "in-painting"])
 def test_what_is_completed_keeps_its_class(path: str) -> None:
     model, digits = untrained(f"path.kind={path}")
     indices = range(100, 164)
-    batch = sampling.prepare(model, indices, Request(images=digits))
+    batch = sampling.initial_state(model, model.config.sampling, indices, Request(images=digits))
     assert batch.labels is not None
     assert batch.labels.tolist() == digits.labels[100:164].tolist()
     assert batch.dynamics.label is not None
@@ -106,7 +106,7 @@ def test_the_stand_in_of_an_unreadable_image_has_its_own_class(tmp_path: Path) -
     (folder / "ant" / "3.png").write_bytes(b"none")
     dataset = open_dataset(DataConfig(path=str(folder), on_error="skip"))
     options = config.load("digits", ["action.classes=3", "coupling.kind=independent"])
-    labels = labels_of(options, range(5), images=dataset)
+    labels = labels_of(options, range(5), Request(images=dataset))
     assert labels is not None
     assert labels.tolist() == [0, 0, 0, 1, 1]
 
@@ -137,7 +137,7 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     dataset = open_dataset(DataConfig(path=str(pictures_in(tmp_path, ANIMALS, 1))))
     assert class_numbers(named("cat", "ant", "bee"), dataset).tolist() == [1, 2, 0]
     assert class_numbers(named("x", "y", "z"), dataset).tolist() == [0, 1, 2]
-    labels = labels_of(named("cat", "ant", "bee"), range(3), images=dataset)
+    labels = labels_of(named("cat", "ant", "bee"), range(3), Request(images=dataset))
     assert labels is not None
     assert labels.tolist() == [1, 2, 0]
 

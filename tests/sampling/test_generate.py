@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from amgen import config, sampling
 from amgen.core.errors import UserError
 from amgen.model import checkpoints
+from amgen.model.weights_file import digest
 
 
 def test_images_do_not_depend_on_the_batch(trained: Path) -> None:
@@ -49,9 +50,9 @@ def test_a_model_says_which_weights_it_has(trained: Path) -> None:
     weights = load_file(checkpoints.find(trained) / f"{model.weights}.safetensors")
     found = model.describe()
     assert list(found) == ["checkpoint", "weights", "weights_sha256", "images_trained"]
-    assert found["weights_sha256"] == checkpoints.digest(weights)
+    assert found["weights_sha256"] == digest(weights)
     built = sampling.assemble(model.config, model.action, "action", 0, Path())
-    assert built.weights_sha256 == checkpoints.digest(weights)
+    assert built.weights_sha256 == digest(weights)
     assert model.in_words({"solver": "heun", **found}).split(", ")[3] == f"weights_sha256 {found['weights_sha256'][:12]}"
 
 

@@ -21,7 +21,7 @@ from amgen.data import open_dataset
 from amgen.model import checkpoints
 from amgen.model.build import build_action
 from amgen.sampling import Request
-from amgen.sampling.inversion import Codes, read_noise, settings_of_codes
+from amgen.sampling.codes import LatentCodes, decoding_settings, read_codes
 from amgen.training.main import train
 
 LEVEL = 2 / 255
@@ -84,7 +84,7 @@ def test_codes_made_with_guidance_lead_back_to_their_images(conditional: Path, c
 
 def test_codes_say_what_they_were_made_with(conditional: Path, code: Path) -> None:
     model = sampling.load(conditional)
-    settings = read_noise(code, (1, 8, 8)).settings
+    settings = read_codes(code, (1, 8, 8)).settings
     expected = {
         "weights_sha256": model.weights_sha256,
         "guidance": 3.0,
@@ -117,18 +117,18 @@ def test_what_is_asked_for_goes_before_what_the_codes_say() -> None:
     digits = open_dataset(options.data)
     made = {"weights_sha256": model.weights_sha256, "data_fingerprint": digits.source.fingerprint(), "seed": 4}
     made |= {"guidance": 2.0, "solver": "rk4", "steps": 7}
-    codes, request = Codes(torch.zeros(1, 1, 8, 8), None, made), Request(4, images=digits)
+    codes, request = LatentCodes(torch.zeros(1, 1, 8, 8), None, made), Request(4, images=digits)
     file = Path("n.npz")
-    assert settings_of_codes(file, codes, model, {"steps": None}, request)[0] == {
+    assert decoding_settings(file, codes, model, {"steps": None}, request)[0] == {
         **{"solver": "rk4", "steps": 7, "noise_level": 0.0},
         "guidance": 2.0,
     }
-    assert settings_of_codes(file, codes, model, {"steps": 3}, request)[0] == {"steps": 3, "guidance": 2.0}
+    assert decoding_settings(file, codes, model, {"steps": 3}, request)[0] == {"steps": 3, "guidance": 2.0}
     with pytest.raises(UserError, match="was made with --seed 4, not 5: give that one"):
-        settings_of_codes(file, codes, model, {}, Request(5, images=digits))
+        decoding_settings(file, codes, model, {}, Request(5, images=digits))
     made["data_fingerprint"] = "another"
     with pytest.raises(UserError, match=r"was made from other images than the embedded digits: give them \(--condition-data\)"):
-        settings_of_codes(file, codes, model, {}, request)
+        decoding_settings(file, codes, model, {}, request)
 
 
 def promised(file: Path) -> None:
@@ -175,7 +175,7 @@ def test_noise_of_another_kind_is_refused(write: Callable[[Path], object], messa
     file = tmp_path / "noise.npz"
     write(file)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        read_noise(file, (1, 8, 8))
+        read_codes(file, (1, 8, 8))
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -24,13 +24,14 @@ from amgen.core.randomness import Purpose, gaussian
 from amgen.data import open_dataset, to_float, to_uint8
 from amgen.dynamics import Dynamics
 from amgen.model import checkpoints
+from amgen.model.weights_file import digest
 from amgen.sampling.inversion import encode
-from amgen.sampling.job import draw
+from amgen.sampling.job import run_job
 from amgen.sampling.trajectory import record
 from amgen.sampling.writer import ImageFolder
 from amgen.solvers import BrownianMotion
 from amgen.training.main import train
-from amgen.visualization.grids import make_grid, save_animation
+from amgen.visualization.grids import image_grid, save_animation
 
 
 def images(folder: Path) -> dict[str, np.ndarray]:
@@ -129,7 +130,7 @@ def test_images_made_otherwise_are_not_mixed(trained: Path, drawn: Path, tmp_pat
 
 def grid_of(images: torch.Tensor, columns: int | None = None) -> np.ndarray:
     """A grid of gray images, int (H, W)."""
-    return np.asarray(make_grid(images, columns=columns).convert("L")).astype(int)
+    return np.asarray(image_grid(images, columns=columns).convert("L")).astype(int)
 
 
 def test_images_of_other_weights_are_not_taken_for_these(trained: Path, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_images_of_other_weights_are_not_taken_for_these(trained: Path, tmp_path
     command = ("sample", run, "-n", "4", "--out", out)
     assert run_cli(*command).code == 0
     settings = json.loads((out / "sampling.json").read_text())
-    assert settings["weights_sha256"] == checkpoints.digest(load_file(checkpoints.find(trained) / "ema-0.998.safetensors"))
+    assert settings["weights_sha256"] == digest(load_file(checkpoints.find(trained) / "ema-0.998.safetensors"))
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     assert run_cli("sample", trained, "-n", "4", "--out", out).code == 0  # moved, and the same
     assert run_cli(*command).code == 0
@@ -228,7 +229,7 @@ def test_images_between_two(trained: Path) -> None:
     """The ends are the images themselves; in between the noise keeps its length, which a straight line would not."""
     model = sampling.load(trained)
     request = sampling.Request(between=(3, 8), count=5)
-    noise = sampling.prepare(model, range(5), request).x
+    noise = sampling.initial_state(model, model.config.sampling, range(5), request).x
     ends = gaussian(0, Purpose.SAMPLE_NOISE, [3, 8], (1, 8, 8))
     torch.testing.assert_close(noise[[0, 4]], ends)
     lengths = noise.flatten(1).norm(dim=1)
@@ -252,11 +253,11 @@ def test_codes_lead_back_to_their_images(tmp_path: Path) -> None:
         found = encode(model, options, to_float(dataset.images(range(4))), range(4), request)
         assert found.error.max() < 1e-3
         assert found.noise.shape == (4, 1, 8, 8)
-        again = sampling.generate(model, sampling.solver_of(options), [3, 1], dataclasses.replace(request, starts=found.noise))
+        again = sampling.generate(model, options, [3, 1], dataclasses.replace(request, starts=found.noise))
         assert torch.equal(again.images, dataset.images([3, 1]))  # an error of 1e-3 is an eighth of a gray level
     outcome = run_cli("encode", tmp_path / "0", "--num", "3", "--out", tmp_path / "noise.npz", "--tolerance", "1e-5")
     assert outcome.code == 0, outcome.err
-    assert "3 images of the embedded digits: after the way back and forth at most" in outcome.out
+    assert "3 images of the embedded digits: after encoding and decoding at most" in outcome.out
     with np.load(tmp_path / "noise.npz") as arrays:
         assert arrays["noise"].shape == (3, 1, 8, 8)
         assert arrays["error"].max() < 1e-3
@@ -328,7 +329,7 @@ def test_weights_of_a_folder_completed_with_other_batches(tmp_path: Path) -> Non
     assert [float(line.split(",")[1]) for line in lines] == pytest.approx(whole.log_weights.tolist(), rel=1e-4, abs=1e-6)
     (tmp_path / "png" / "000002.png").write_bytes(b"nothing")
     outcome = run_cli("sample", tmp_path / "run", "-n", "9", "--out", tmp_path / "png")
-    assert (outcome.code, "png/000002.png': delete it, and the same command draws it again" in outcome.err) == (2, True), outcome.err
+    assert (outcome.code, "png/000002.png': delete it, and the same command generates it again" in outcome.err) == (2, True), outcome.err
     drawn = model.generate(9)
     assert torch.equal(drawn.images, whole.images)
     assert drawn.log_weights is not None
@@ -412,8 +413,8 @@ def test_noise_level_reaches_the_samples(trained: Path) -> None:
 def test_progress_is_told_with_rate_and_time_left(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line whenever one is due, here after each batch."""
     monkeypatch.setattr(progress, "REPORT_EVERY", -1.0)
-    for doing, command in (("drawing", ["sample"]), ("encoding", ["encode", "--solver", "euler"])):
-        out = ("--grid", tmp_path / "g.png") if doing == "drawing" else ("--out", tmp_path / "n.npz")
+    for doing, command in (("sampling", ["sample"]), ("encoding", ["encode", "--solver", "euler"])):
+        out = ("--grid", tmp_path / "g.png") if doing == "sampling" else ("--out", tmp_path / "n.npz")
         outcome = run_cli(command[0], trained, *command[1:], "-n", "6", "--batch-size", "2", *out)
         lines = [line for line in outcome.out.splitlines() if line.startswith(f"{doing}: ")]
         assert [line.split()[1] for line in lines] == ["2/6", "4/6", "6/6"], outcome.err
@@ -463,5 +464,5 @@ def test_what_the_main_process_finds_missing_holds_for_all(trained: Path, tmp_pa
             return [0, 1, 2]
 
     model, request = sampling.load(trained), sampling.Request()
-    drawn = draw(model, model.options({}), request, range(4), Second(), ImageFolder(tmp_path, "png", {}, True))
-    assert drawn.images == 3
+    result = run_job(model, model.options({}), range(4), request, Second(), ImageFolder(tmp_path, "png", {}, True))
+    assert result.images == 3

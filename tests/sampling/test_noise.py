@@ -49,7 +49,7 @@ def test_every_path_reaches_the_data(path: str, solver: str) -> None:
     t = 1 is int G^2 a exp(-G^2 int_t^1 r) dt, here by the trapezoid rule. Of 4,096 values, within 5 standard errors and 3% for the steps.
     """
     model = resting(f"path.kind={path}")
-    values = draw(model, Request(noise_level=LEVEL, starts=torch.zeros(64, 1, 8, 8)), solver=solver)
+    values = draw(model, Request(starts=torch.zeros(64, 1, 8, 8)), solver=solver)
     t = torch.linspace(0, 1, 20_001, dtype=torch.float64)
     a = {"linear": 1 - t, "trigonometric": (math.pi * t / 2).cos(), "vp": (1 - (-(19.9 * (1 - t) ** 2 / 2 + 0.1 * (1 - t))).exp()).sqrt()}[
         path
@@ -67,7 +67,7 @@ def test_noise_along_the_way_is_of_the_seed() -> None:
     4,096 pairs of values: their correlation is 0 within 5 standard errors of 1/sqrt(4096), and so it is between images of one seed.
     """
     model, starts = resting(), torch.zeros(64, 1, 8, 8)
-    first, again, other = (draw(model, Request(seed, noise_level=LEVEL, starts=starts)) for seed in (3, 3, 4))
+    first, again, other = (draw(model, Request(seed, starts=starts)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     for one, two in ((first, other), (first, first.roll(1, dims=0))):
         assert abs(float(torch.corrcoef(torch.stack([one.flatten(), two.flatten()]))[0, 1])) < 5 / 4096**0.5

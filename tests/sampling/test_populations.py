@@ -97,5 +97,5 @@ def test_times_outside_and_images_are_refused(trained: Path) -> None:
     model = model_of(settings())
     with pytest.raises(UserError, match="times 1 to 4: the model knows 2 to 4"):
         simulate_population(model, torch.zeros(1, 2), [1.0, 4.0])
-    with pytest.raises(UserError, match="is a model of images"):
+    with pytest.raises(UserError, match="generates images: only a model of a population"):
         simulate_population(sampling.load(trained), torch.zeros(1, 2), [0.0, 1.0])

@@ -73,9 +73,9 @@ def test_what_the_adaptive_sampler_learned_is_saved(tmp_path: Path) -> None:
     assert min(squares) > 0
 
 
-def draw(folder: Path, request: sampling.Request, count: int = 6) -> sampling.Samples:
+def draw(folder: Path, request: sampling.Request, count: int = 6, guidance: float = 1.0) -> sampling.Samples:
     model = sampling.load(folder)
-    options = config.change(model.config.sampling, {"steps": 3})
+    options = config.change(model.config.sampling, {"steps": 3, "guidance": guidance})
     (batch,) = sampling.generate_all(model, options, range(count), request)
     return batch
 
@@ -133,10 +133,10 @@ def test_entropic_samples_depend_on_their_noise_alone(tmp_path: Path) -> None:
 
 def test_guidance_reaches_the_samples(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", *FAMILY["classes"], "training.learning_rate=0.05")
-    plain, strong, none = (draw(folder, sampling.Request(guidance=strength)) for strength in (1.0, 3.0, 0.0))
+    plain, strong, none = (draw(folder, sampling.Request(), guidance=strength) for strength in (1.0, 3.0, 0.0))
     assert (plain.evaluations, strong.evaluations) == (4, 8)
     assert not torch.equal(plain.images, strong.images)
-    other = draw(folder, sampling.Request(label=7, guidance=0.0))
+    other = draw(folder, sampling.Request(label=7), guidance=0.0)
     assert torch.equal(other.images, none.images)  # without guidance towards it, the class does not matter
 
 

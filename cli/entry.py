@@ -1,10 +1,10 @@
-"""Where the `amgen` command starts: nothing is imported before interrupts are met with a line."""
+"""Start of the `amgen` command: an interrupt is a line, not a traceback, from the first import on."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line and exit, see `amgen_cli.app.main`."""
+    """Run the command line and exit; see `amgen_cli.app.main`."""
     try:
         from .app import main as run
 

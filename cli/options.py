@@ -77,7 +77,7 @@ Label = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|NUMBER",
-        help="Class of all images, by name (tried first) or number. Default: the class of each start image, or i modulo the classes.",
+        help="Class of all images, by name (tried first) or number. Default: the class of each start image, or the classes in turn.",
         show_default=False,
     ),
 ]

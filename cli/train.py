@@ -13,7 +13,7 @@ def train(
         str, typer.Argument(help="Preset, such as digits or cifar10-small (a wrong name lists them all), or path of a .yaml file.")
     ] = "digits",
     run_dir: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Where the run lives. Default: runs/ and the preset's name.", show_default=False)
+        str | None, typer.Option(metavar="PATH", help="Folder of the run. Default: runs/ and the preset's name.", show_default=False)
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -23,13 +23,13 @@ def train(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the whole loss: training.compile.", show_default=False)
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="auto|cpu", help="Where to compute: training.device.", show_default=False)] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Delete what the run directory holds and start over.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete the contents of the run directory and start over.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved options, the parameter count and the steps; train nothing.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Train a model. The same command again resumes a run that was stopped."""
+    """Train a model. The same command resumes a run that was stopped."""
     from amgen import config
     from amgen.core.errors import UserError
 

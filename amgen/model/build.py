@@ -1,4 +1,4 @@
-"""From a configuration to the parts it describes."""
+"""Build the parts of a model from its configuration: one function for each section."""
 
 from collections.abc import Callable
 
@@ -54,9 +54,12 @@ from amgen.paths import (
     VPPath,
 )
 
+HEADS = {"dot": DotAction, "square": SquareAction}
+"""Heads that need no options."""
+
 
 def build_action(config: Config) -> Action:
-    """Build the action network; its initial weights are a function of the configuration's seed."""
+    """Return the action network; its initial weights are a function of `config.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, Purpose.INITIAL_WEIGHTS, 0))
         if isinstance(config.action, MLPConfig):
@@ -65,6 +68,7 @@ def build_action(config: Config) -> Action:
 
 
 def _build_unet(config: Config, options: ActionConfig) -> Action:
+    """Return an action of images."""
     path, data = build_path(config), config.images
     period = path.PERIOD if isinstance(path, TorusPath) else None
     channels = data.channels if period is None else 2 * data.channels
@@ -84,13 +88,12 @@ def _build_unet(config: Config, options: ActionConfig) -> Action:
         checkpoint=config.training.checkpoint_activations,
     )
     offset = _build_offset(config)
-    if options.head == "pooled":
-        return PooledAction(body, body.features, offset, period)
-    return {"dot": DotAction, "square": SquareAction}[options.head](body, offset, period)
+    return PooledAction(body, body.features, offset, period) if options.head == "pooled" else HEADS[options.head](body, offset, period)
 
 
 def _build_mlp(config: Config, options: MLPConfig) -> Action:
-    data = _population(config)
+    """Return an action of points."""
+    data = _points(config)
     body = MLP(
         dimension=data.dimension if data.period is None else 2 * data.dimension,
         width=options.width,
@@ -100,58 +103,59 @@ def _build_mlp(config: Config, options: MLPConfig) -> Action:
         gain=options.gain,
         features_only=options.head == "linear",
     )
-    offset = _build_offset(config)
-    if options.head == "linear":
-        return PooledAction(body, options.width, offset, data.period)
-    return {"dot": DotAction, "square": SquareAction}[options.head](body, offset, data.period)
+    offset, period = _build_offset(config), data.period
+    return PooledAction(body, options.width, offset, period) if options.head == "linear" else HEADS[options.head](body, offset, period)
 
 
 def _build_offset(config: Config) -> TimeOffset | None:
+    """Return the function of time that unbalanced dynamics add to the action; None for other dynamics."""
     return TimeOffset(config.action.time_frequency) if config.dynamics.kind == "unbalanced" else None
 
 
-def _population(config: Config) -> SnapshotsConfig | SimulatedConfig:
+def _points(config: Config) -> SnapshotsConfig | SimulatedConfig:
     """Return the section `data` of a run on points."""
-    assert isinstance(config.data, SnapshotsConfig | SimulatedConfig)  # others are refused with the configuration
+    assert isinstance(config.data, SnapshotsConfig | SimulatedConfig)  # the configuration allows no other section
     return config.data
 
 
 def no_label(config: Config) -> int | None:
-    """Return the label that stands for no class, or None if the action is never trained without one."""
+    """Return the label that stands for no class, or None if the action is never trained without a class."""
     return config.action.classes if config.action.label_dropout else None
 
 
 def build_path(config: Config) -> Path:
-    """Build the path between noise and data."""
-    options = config.path
-    if isinstance(options, VPPathConfig):
-        return VPPath(options.beta_min, options.beta_max)
-    if isinstance(options, TrigonometricPathConfig):
-        return TrigonometricPath()
-    if isinstance(options, SuperResolutionPathConfig):
-        return SuperResolutionPath(options.factor)
-    if isinstance(options, InPaintingPathConfig):
-        mask = None if options.mask is None else torch.tensor([[pixel == "x" for pixel in row] for row in options.mask])
-        return InPaintingPath(options.region, mask)
-    if isinstance(options, ColourisationPathConfig):
-        return ColourisationPath(options.noise)
-    if isinstance(options, HeatPathConfig):
-        return HeatPath(options.blur, options.noise)
-    if isinstance(options, TorusPathConfig):
-        return TorusPath()
-    if isinstance(options, SnapshotsPathConfig):
-        return _build_snapshot_path(options, _population(config))
-    return LinearPath()
+    """Return the path between noise and data, or between snapshots.
 
-
-def _build_snapshot_path(options: SnapshotsPathConfig, data: SnapshotsConfig | SimulatedConfig) -> SnapshotPath:
-    if data.times is None:
-        raise UserError("data.times are not known yet: they are recorded when a run is trained (amgen.data's `record`)")
-    return SnapshotPath(data.times, options.noise, data.weighted, data.period)
+    Raises:
+        UserError: for snapshots without the times that training records.
+    """
+    match config.path:
+        case VPPathConfig() as options:
+            return VPPath(options.beta_min, options.beta_max)
+        case TrigonometricPathConfig():
+            return TrigonometricPath()
+        case SuperResolutionPathConfig() as options:
+            return SuperResolutionPath(options.factor)
+        case InPaintingPathConfig() as options:
+            mask = None if options.mask is None else torch.tensor([[pixel == "x" for pixel in row] for row in options.mask])
+            return InPaintingPath(options.region, mask)
+        case ColourisationPathConfig() as options:
+            return ColourisationPath(options.noise)
+        case HeatPathConfig() as options:
+            return HeatPath(options.blur, options.noise)
+        case TorusPathConfig():
+            return TorusPath()
+        case SnapshotsPathConfig() as options:
+            data = _points(config)
+            if data.times is None:
+                raise UserError("data.times are not known yet: they are recorded when a run is trained (amgen.data's `record`)")
+            return SnapshotPath(data.times, options.noise, data.weighted, data.period)
+        case _:
+            return LinearPath()
 
 
 def build_coupling(config: Config) -> Coupling:
-    """Build the rule that joins noise with data, or points of neighbouring times."""
+    """Return the rule that pairs noise with data, or the points of neighbouring times."""
     options = config.coupling
     if not isinstance(options, OptimalTransportCouplingConfig):
         return IndependentCoupling()
@@ -159,26 +163,32 @@ def build_coupling(config: Config) -> Coupling:
 
 
 def build_times(config: Config) -> TimeSampler:
-    """Build the sampler of times."""
-    options = config.times
-    if isinstance(options, AdaptiveTimesConfig):
-        memory = options.memory if options.memory < 1 else 0.5 ** (config.training.batch_size / options.memory)
-        return AdaptiveTimes(options.bins, memory, options.floor)
-    return UniformTimes() if isinstance(options, UniformTimesConfig) else StratifiedTimes()
+    """Return the sampler of training times."""
+    match config.times:
+        case AdaptiveTimesConfig() as options:
+            memory = options.memory if options.memory < 1 else 0.5 ** (config.training.batch_size / options.memory)
+            return AdaptiveTimes(options.bins, memory, options.floor)
+        case UniformTimesConfig():
+            return UniformTimes()
+        case _:
+            return StratifiedTimes()
 
 
 def build_dynamics(config: Config, path: Path) -> DynamicsType:
-    """Build the kind of dynamics."""
-    options = config.dynamics
-    if isinstance(options, EntropicConfig):
-        return Entropic(_sigma(options, path))
-    if isinstance(options, UnbalancedConfig):
-        return Unbalanced(options.rate)
-    return ConvexCost(options.power) if isinstance(options, ConvexConfig) else Balanced()
+    """Return the type of the dynamics."""
+    match config.dynamics:
+        case EntropicConfig() as options:
+            return Entropic(_sigma(options, path))
+        case UnbalancedConfig() as options:
+            return Unbalanced(options.rate)
+        case ConvexConfig() as options:
+            return ConvexCost(options.power)
+        case _:
+            return Balanced()
 
 
 def _sigma(options: EntropicConfig, path: Path) -> Callable[[Tensor], Tensor]:
-    """Return sigma(t)."""
+    """Return the function sigma(t) of entropic dynamics."""
 
     def scale(t: Tensor) -> Tensor:
         if options.schedule == "constant":
@@ -186,17 +196,21 @@ def _sigma(options: EntropicConfig, path: Path) -> Callable[[Tensor], Tensor]:
         if options.schedule == "1-t":
             return 1 - t
         noise_scale = path.noise_scale(t)
-        assert noise_scale is not None  # refused with the configuration
+        assert noise_scale is not None  # the configuration refuses such a path
         return noise_scale.sqrt()
 
     return lambda t: options.sigma * scale(t)
 
 
 def build_masses(config: Config, shares: list[int]) -> Masses | None:
-    """Build the masses of images of which `shares[c]` are of class c, or None where they do not change.
+    """Return the masses of the classes over time, or None if the masses do not change.
+
+    Args:
+        config: the configuration.
+        shares: number of training images of each class.
 
     Raises:
-        UserError: if the classes of the data are not those of the masses.
+        UserError: if the images have no classes, or others than the masses.
     """
     options = config.data.masses
     if options is None:
@@ -207,12 +221,12 @@ def build_masses(config: Config, shares: list[int]) -> Masses | None:
 
 
 def build_loss(config: Config, action: Action, path: Path) -> ActionMatchingLoss:
-    """Build the objective around an action."""
+    """Return the loss of an action."""
     form = MarginalLoss if isinstance(config.loss, MarginalLossConfig) else ConditionalLoss
     return form(action, path, build_dynamics(config, path), TimeWeight(TIME_WEIGHTS[config.loss.weight]))
 
 
 def laplacian_probes(config: Config) -> int:
-    """Return how many probes the loss needs with each sample."""
-    needed = isinstance(config.loss, MarginalLossConfig) and config.dynamics.kind == "entropic"
-    return config.loss.probes if needed and isinstance(config.loss, MarginalLossConfig) else 0
+    """Return the number of random signs that the loss needs for each sample, to estimate a Laplacian."""
+    entropic = config.dynamics.kind == "entropic"
+    return config.loss.probes if entropic and isinstance(config.loss, MarginalLossConfig) else 0

@@ -221,7 +221,7 @@ def _one_choice_of_weights(context: typer.Context, value: object) -> object:
     from amgen.core.errors import UserError
 
     if value and any(context.params.get(name) for name in ("ema", "raw")):
-        raise UserError("--raw and --ema each say which weights to use: leave one out")
+        raise UserError("--raw and --ema each say which weights to use: give one of them")
     return value
 
 

@@ -68,7 +68,7 @@ def read_codes(file: Path, shape: Sequence[int]) -> LatentCodes:
     advice = "give an .npz that amgen encode wrote"
     found = read_npz(file, ("noise", "labels", "settings"), advice, {"noise": tuple(shape), "labels": (), "settings": None})
     if "noise" not in found:
-        raise UserError(f"cannot read noise from {file}: it holds none: {advice}")
+        raise UserError(f"cannot read noise from {file}: it has no array named noise: {advice}")
     values = found["noise"]
     if values.shape[1:] != tuple(shape) or not len(values) or values.dtype.kind != "f":
         expected = ", ".join(["N", *map(str, shape)])
@@ -80,7 +80,7 @@ def read_codes(file: Path, shape: Sequence[int]) -> LatentCodes:
     try:
         settings = json.loads(str(found["settings"])) if "settings" in found else {}
         if not isinstance(settings, dict):
-            raise ValueError("its settings are no table")
+            raise ValueError("its settings are not a table")
         labels = torch.from_numpy(found["labels"].astype(np.int64, casting="safe")) if "labels" in found else None
         if labels is not None and labels.shape != (len(noise),):
             raise ValueError(f"it holds {labels.numel()} labels for {len(noise)} images")
@@ -96,7 +96,7 @@ def chosen_codes(noise: Tensor, seeds: Sequence[int] | None, between: str | None
         UserError: if there is no such code, or an interpolation (`between`) is asked for as well.
     """
     if between is not None:
-        raise UserError("--noise and --between each say what to start from: leave one out")
+        raise UserError("--noise and --between each say what to start from: give one of them")
     indices = list(range(len(noise)) if seeds is None else seeds)
     beyond = [index for index in indices if index >= len(noise)]
     if beyond:
@@ -124,18 +124,18 @@ def decoding_settings(
     made, asked = codes.settings, {key: value for key, value in changes.items() if value is not None}
     classes = model.config.action.classes
     if codes.classes is not None and (not classes or not 0 <= int(codes.classes.min()) <= int(codes.classes.max()) < classes):
-        raise UserError(f"--noise {file} holds classes that this model has not: encode the images with it")
+        raise UserError(f"--noise {file} has classes that this model does not know: encode the images with this model")
     if "weights_sha256" not in made:
-        return asked, [f"{file} does not say which weights, guidance and classes its noise was made with: it is taken as it is"]
+        return asked, [f"{file} does not say which weights, guidance and classes its noise was made with: it is used as it is"]
     _check_origin(file, made, model, request)
     solver = {key: made[key] for key in SOLVER_SETTINGS if key in made}
     if not asked.keys() & {*SOLVER_SETTINGS, "noise_level"}:
         asked |= {**solver, "noise_level": 0.0}
     notes = [f"{file}: made with {', '.join(f'{key} {value}' for key, value in solver.items())}, guidance {made.get('guidance')}"]
     if asked.setdefault("guidance", made.get("guidance")) != made.get("guidance"):
-        notes.append(f"guidance {asked['guidance']:g} is not the noise's: the images will be others")
+        notes.append(f"guidance {asked['guidance']:g} differs from that of the noise: the images will be different")
     if request.label is not None and codes.classes is not None and (codes.classes != request.label).any():
-        notes.append(f"label {request.label} is not the class that all of the noise was made with: the images will be others")
+        notes.append(f"label {request.label} is not the class of all of the noise: the images will be different")
     return asked, notes
 
 

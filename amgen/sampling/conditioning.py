@@ -96,7 +96,7 @@ def start_batch(model: TrainedAction, indices: Sequence[int], request: Request) 
     if not path.conditional:
         return None, Conditioning()
     if request.images is None:
-        raise UserError("this model completes given images: give some (--condition-data)")
+        raise UserError("this model starts from images: give some (--condition-data)")
     data = request.images.floats([index % len(request.images) for index in indices]).to(model.device)
     auxiliary = uniforms(request.seed, Purpose.SAMPLE_AUXILIARY, indices, path.auxiliary).to(model.device) if path.auxiliary else None
     return data, path.conditioning(data, auxiliary)

@@ -51,7 +51,7 @@ def encode(model: TrainedAction, options: SamplingConfig, images: Tensor, indice
     """
     solver = solver_of(options)
     if isinstance(model.dynamics, Entropic) or not isinstance(solver, ODESolver):
-        raise UserError("only an ODE can be followed backwards: entropic dynamics and SDE solvers have no code for an image")
+        raise UserError("only an ODE can be solved backwards: entropic dynamics and SDE solvers have no latent code of an image")
     state = initial_state(model, options, indices, request)
     velocity = state.dynamics.velocity
     noise = solver.solve(velocity, images.to(model.device), backward=True)

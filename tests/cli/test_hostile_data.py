@@ -22,7 +22,7 @@ from amgen.core.errors import UserError
 from amgen.data import open_dataset
 
 SOON = 10.0
-"""Seconds within which a mistake is told."""
+"""Most seconds until a mistake is reported."""
 
 
 def train(path: Path | str, tmp_path: Path, *changes: str) -> Outcome:
@@ -104,7 +104,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to nowhere": (lambda path: path.symlink_to("nowhere.png"), "No such file or directory"),
     "link to itself": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
 }
-"""Writers of what cannot be decoded, and the reason that is told."""
+"""Writers of files that cannot be decoded, and the reported reason."""
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -236,7 +236,7 @@ def no_zip(folder: Path, name: str, content: bytes) -> Path:
         (lambda folder: folder, "holds no images: expected files ending in .bmp"),
     ],
 )
-def test_what_is_no_data_set_is_told_apart(make: Callable[[Path], Path | str], message: str, tmp_path: Path) -> None:
+def test_what_is_no_data_set_is_refused_with_the_reason(make: Callable[[Path], Path | str], message: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     path = make(tmp_path / "data")
     assert message in refused(lambda: train(path, tmp_path))
@@ -455,7 +455,7 @@ def pickled_npz(folder: Path) -> Path:
         (arrays(points=np.ones((12, 1))), "data.dimension=2 but "),
     ],
 )
-def test_tables_that_cannot_be_read_are_told_in_a_line(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+def test_tables_that_cannot_be_read_cost_one_line(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     assert message in refused(lambda: train_on_table(make(tmp_path / "data"), tmp_path))
 

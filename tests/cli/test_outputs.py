@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_what_was_there(
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [(file.name, b"good")]
 
 
-def test_pictures_are_of_the_kind_that_their_name_says(trained: Path, tmp_path: Path) -> None:
+def test_image_files_have_the_format_of_their_name(trained: Path, tmp_path: Path) -> None:
     """They are written under another name first."""
     for name, form in (("g.PNG", "PNG"), ("g.jpg", "JPEG"), ("g.webp", "WEBP")):
         assert run_cli("sample", trained, "-n", "2", "--steps", "1", "--grid", tmp_path / name).code == 0

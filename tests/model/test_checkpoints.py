@@ -150,7 +150,7 @@ def test_a_disk_that_is_full_leaves_the_file_that_was_there(trained: Path, tmp_p
 
 
 def test_what_killed_processes_were_writing_is_cleared_away(tmp_path: Path) -> None:
-    """A folder deleted halfway is nobody's checkpoint, and the next write removes it."""
+    """A folder that is deleted in part is no checkpoint, and the next write removes it."""
     checkpoints.save(tmp_path, make(1))
     folder = checkpoints.folder_of(tmp_path)
     (folder / ".step-00000002.tmp").mkdir()
@@ -247,7 +247,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("state.json", lambda file: file.write_text('{"step": "six"}'), "does not say how far training has come (step)"),
     ("state.json", lambda file: file.write_text('{"steps": 6}'), "does not say how far training has come (steps)"),
 ]
-"""A file of a checkpoint, what befalls it before the manifest is written, and what is said then."""
+"""A file of a checkpoint, its damage before the manifest is written, and the message."""
 
 
 @pytest.mark.parametrize(("name", "damage", "message"), DAMAGES)

@@ -1,4 +1,4 @@
-"""One rule for the class of an image, wherever it is drawn, encoded or scored, and the names of classes."""
+"""One rule for the class of an image, whether it is generated, encoded or scored, and the names of classes."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def untrained(*overrides: str) -> tuple[Model, ImageDataset]:
 
 
 def test_the_rule() -> None:
-    """The class asked for; else the one that comes with a code; else that of the source image; else i modulo the classes."""
+    """The class asked for; else that of the given points; else that of the start image; else i modulo the number of classes."""
     model, digits = untrained()
     options, indices = model.config, [3, 1796, 1797, 12]
     source = [int(digits.labels[index]) for index in (3, 1796, 0, 12)]  # image i is made from image i modulo their number
@@ -84,10 +84,10 @@ def test_what_is_completed_keeps_its_class(path: str) -> None:
     assert batch.labels.tolist() == digits.labels[100:164].tolist()
     assert batch.dynamics.label is not None
     assert batch.dynamics.label.tolist() == batch.labels.tolist()
-    drawn = model.generate(12, steps=1, solver="euler")
-    assert drawn.labels is not None
-    assert drawn.labels.tolist() == digits.labels[:12].tolist()
-    assert torch.equal(drawn.truths, digits.images(range(12)))  # type: ignore[arg-type]
+    samples = model.generate(12, steps=1, solver="euler")
+    assert samples.labels is not None
+    assert samples.labels.tolist() == digits.labels[:12].tolist()
+    assert torch.equal(samples.truths, digits.images(range(12)))  # type: ignore[arg-type]
 
 
 def test_what_is_encoded_keeps_its_class() -> None:
@@ -112,7 +112,7 @@ def test_the_stand_in_of_an_unreadable_image_has_its_own_class(tmp_path: Path) -
 
 
 def test_images_of_other_classes_are_refused(tmp_path: Path) -> None:
-    """For drawing, encoding and likelihood alike; one class for all is taken for those without."""
+    """For generating, encoding and likelihood alike; one class for all images is accepted."""
     model, _ = untrained("path.kind=super-resolution")
     plain, _ = untrained()
     folder = pictures_in(tmp_path, ANIMALS)
@@ -123,9 +123,9 @@ def test_images_of_other_classes_are_refused(tmp_path: Path) -> None:
         next(encode_all(plain, plain.options({}), open_dataset(DataConfig(path=str(folder))), [0], Request()))
     with pytest.raises(UserError, match=message):
         evaluate(plain, ode_options(plain, {"solver": "euler", "steps": 1}), 2, data=str(folder))
-    drawn = model.generate(2, start=str(folder), label=4, solver="euler", steps=1)
-    assert drawn.labels is not None
-    assert drawn.labels.tolist() == [4, 4]
+    samples = model.generate(2, start=str(folder), label=4, solver="euler", steps=1)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [4, 4]
 
 
 def named(*classes: str) -> Config:

@@ -45,7 +45,7 @@ def test_averaged_weights_are_the_default(trained: Path) -> None:
 
 
 def test_a_model_says_which_weights_it_has(trained: Path) -> None:
-    """By the digest of the file that they were read from, and of the network where nobody has told."""
+    """By the checksum of the file that they were read from, or of the network if no checksum is given."""
     model = sampling.load(trained)
     weights = load_file(checkpoints.find(trained) / f"{model.weights}.safetensors")
     found = model.describe()

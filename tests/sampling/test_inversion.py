@@ -1,4 +1,4 @@
-"""Codes: images carried to noise and back, with the classes, the guidance and the weights that they belong to."""
+"""Latent codes: images encoded as noise and decoded again, with the classes, the guidance and the weights that they belong to."""
 
 import json
 import re
@@ -30,7 +30,7 @@ LEVEL = 2 / 255
 
 @pytest.fixture(scope="module")
 def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the digits with classes, which draws with guidance 3; what six steps have taught it of classes is enlarged."""
+    """A run on the digits with classes and guidance 3; the embedding of the classes is enlarged, because six steps teach it little."""
     run = tmp_path_factory.mktemp("guided") / "run"
     train(config.load("digits", [*TINY, "action.classes=10", "action.label_dropout=0.2", "sampling.guidance=3"]), run)
     folder = checkpoints.find(run)
@@ -60,7 +60,7 @@ def decoded(folder: Path) -> torch.Tensor:
     return open_dataset(config.DataConfig(path=str(folder))).images(range(6)).int()
 
 
-def test_codes_made_with_guidance_lead_back_to_their_images(conditional: Path, code: Path, tmp_path: Path) -> None:
+def test_codes_made_with_guidance_are_decoded_to_their_images(conditional: Path, code: Path, tmp_path: Path) -> None:
     """By themselves, within the reported error and half a gray level of rounding; with other guidance elsewhere, which is said."""
     digits = open_dataset(config.load("digits").data)
     with np.load(code) as arrays:
@@ -73,8 +73,8 @@ def test_codes_made_with_guidance_lead_back_to_their_images(conditional: Path, c
     differences = (decoded(tmp_path / "same") - digits.images(range(6)).int()).abs().max()
     assert int(differences) <= error / LEVEL + 0.5
     for option, value, said in (
-        ("--guidance", "1", "guidance 1 is not the noise's: the images will be others"),
-        ("--label", "3", "label 3 is not the class that all of the noise was made with: the images will be others"),
+        ("--guidance", "1", "guidance 1 differs from that of the noise: the images will be different"),
+        ("--label", "3", "label 3 is not the class of all of the noise: the images will be different"),
     ):
         outcome = run_cli("sample", conditional, "--noise", code, option, value, "--out", tmp_path / value)
         assert outcome.code == 0, outcome.err
@@ -82,7 +82,7 @@ def test_codes_made_with_guidance_lead_back_to_their_images(conditional: Path, c
         assert (decoded(tmp_path / value) - digits.images(range(6)).int()).abs().max() > 3
 
 
-def test_codes_say_what_they_were_made_with(conditional: Path, code: Path) -> None:
+def test_codes_record_what_they_were_made_with(conditional: Path, code: Path) -> None:
     model = sampling.load(conditional)
     settings = read_codes(code, (1, 8, 8)).settings
     expected = {
@@ -100,17 +100,17 @@ def test_codes_of_other_weights_are_refused(conditional: Path, trained: Path, co
     outcome = run_cli("sample", conditional, "--raw", "--noise", code, "--out", tmp_path / "a")
     assert (outcome.code, "was made with other weights (SHA-256" in outcome.err, outcome.err.count("\n")) == (2, True, 1), outcome.err
     outcome = run_cli("sample", trained, "--noise", code, "--out", tmp_path / "b")
-    assert (outcome.code, "holds classes that this model has not" in outcome.err) == (2, True), outcome.err
+    assert (outcome.code, "has classes that this model does not know" in outcome.err) == (2, True), outcome.err
 
 
-def test_noise_that_says_nothing_of_itself_is_taken_as_it_is(conditional: Path, tmp_path: Path) -> None:
+def test_noise_without_settings_is_used_as_it_is(conditional: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", noise=np.zeros((2, 1, 8, 8), np.float32))
     outcome = run_cli("sample", conditional, "--noise", tmp_path / "own.npz", "--steps", "1", "--grid", tmp_path / "g.png")
     assert outcome.code == 0, outcome.err
     assert "does not say which weights, guidance and classes its noise was made with" in outcome.out
 
 
-def test_what_is_asked_for_goes_before_what_the_codes_say() -> None:
+def test_options_of_the_user_replace_those_of_the_codes() -> None:
     """A solver of one's own with its own settings, the recorded guidance; other images or choices to start from are refused."""
     options = config.load("digits", [*TINY, "path.kind=in-painting"])
     model = sampling.assemble(options, build_action(options), "action", 0, Path())
@@ -157,7 +157,7 @@ def with_arrays(**arrays: np.ndarray) -> Callable[[Path], None]:
         (lambda file: file.write_bytes(b""), "is not a zip file"),
         (promised, "which the file does not hold"),
         (cut, "cannot read"),
-        (lambda file: np.savez(file, points=np.zeros(3)), "it holds none"),
+        (lambda file: np.savez(file, points=np.zeros(3)), "it has no array named noise"),
         (with_arrays(noise=np.array([None], dtype=object)), "expected floats (N, 1, 8, 8)"),
         (with_arrays(noise=np.zeros((2, 3, 8, 8), np.float32)), "expected floats (N, 1, 8, 8)"),
         (with_arrays(noise=np.zeros((0, 1, 8, 8), np.float32)), "expected floats (N, 1, 8, 8)"),
@@ -167,7 +167,7 @@ def with_arrays(**arrays: np.ndarray) -> Callable[[Path], None]:
         (with_arrays(labels=np.zeros(3, np.int64)), "3 labels for 2 images"),
         (with_arrays(labels=np.array(["a", "b"])), "cannot read"),
         (with_arrays(settings=np.array("{")), "cannot read"),
-        (with_arrays(settings=np.array("[1]")), "its settings are no table"),
+        (with_arrays(settings=np.array("[1]")), "its settings are not a table"),
     ],
 )
 def test_noise_of_another_kind_is_refused(write: Callable[[Path], object], message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Drawing many images: the same whoever draws them and however often it is interrupted; pictures, trajectories and codes."""
+"""Sampling jobs: the same images for any number of processes and interruptions; image grids, trajectories and latent codes."""
 
 import dataclasses
 import json
@@ -49,8 +49,8 @@ def assert_alike(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) ->
 
 
 @pytest.fixture(scope="module")
-def drawn(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn") / "a"
+def generated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated") / "a"
     assert run_cli("sample", trained, "--num", "23", "--batch-size", "64", "--out", folder).code == 0
     return folder
 
@@ -67,19 +67,19 @@ def test_folders_that_name_their_batch_size_are_completed(trained: Path, tmp_pat
 
 
 @pytest.mark.parametrize("batch_size", ["1", "7"])
-def test_batch_size_does_not_matter(batch_size: str, trained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_batch_size_does_not_matter(batch_size: str, trained: Path, generated: Path, tmp_path: Path) -> None:
     assert run_cli("sample", trained, "--num", "23", "--batch-size", batch_size, "--out", tmp_path / "b").code == 0
-    assert_alike(images(tmp_path / "b"), images(drawn))
+    assert_alike(images(tmp_path / "b"), images(generated))
 
 
-def test_a_subset_is_drawn_alone(trained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_a_subset_is_generated_alone(trained: Path, generated: Path, tmp_path: Path) -> None:
     assert run_cli("sample", trained, "--seeds", "5,17-20", "--out", tmp_path / "b").code == 0
-    whole = images(drawn)
+    whole = images(generated)
     assert_alike(images(tmp_path / "b"), {name: whole[name] for name in [f"{index:06d}.png" for index in (5, 17, 18, 19, 20)]})
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
-def test_two_processes_share_the_work(form: str, trained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_work(form: str, trained: Path, generated: Path, tmp_path: Path) -> None:
     """Over gloo: every image once, the same as from one process; one report and a whole grid."""
     options = ["-n", "23", "--batch-size", "4", "--format", form, "--out", tmp_path / "b", "--grid", tmp_path / "g.png"]
     process = amgen_process("sample", trained, *options, processes=2)
@@ -94,7 +94,7 @@ def test_two_processes_share_the_work(form: str, trained: Path, drawn: Path, tmp
         for file in (tmp_path / "b").glob("*.npz"):
             with np.load(file) as shard:
                 found |= {f"{i:06d}.png": image[..., 0].astype(int) for i, image in zip(shard["indices"], shard["images"], strict=True)}
-    assert_alike({name: found[name] for name in sorted(found)}, images(drawn))
+    assert_alike({name: found[name] for name in sorted(found)}, images(generated))
     assert run_cli("sample", trained, "--num", "23", "--grid", tmp_path / "one.png").code == 0
     with Image.open(tmp_path / "g.png") as two, Image.open(tmp_path / "one.png") as one:
         assert np.abs(np.asarray(one).astype(int) - np.asarray(two)).max() <= 1
@@ -102,7 +102,7 @@ def test_two_processes_share_the_work(form: str, trained: Path, drawn: Path, tmp
 
 @pytest.mark.parametrize("form", ["png", "npz"])
 def test_an_interrupted_command_goes_on(form: str, trained: Path, tmp_path: Path) -> None:
-    """Images that are there are not drawn again, and what is missing is."""
+    """Images that are there are not generated again, and missing ones are."""
     options = ["sample", trained, "--num", "12", "--batch-size", "4", "--format", form, "--out", tmp_path / "b"]
     assert run_cli(*options).code == 0
     files = sorted((tmp_path / "b").glob(f"*.{form}"))
@@ -119,13 +119,13 @@ def test_an_interrupted_command_goes_on(form: str, trained: Path, tmp_path: Path
     assert "12 of 12 images are there already" in run_cli(*options).out
 
 
-def test_images_made_otherwise_are_not_mixed(trained: Path, drawn: Path, tmp_path: Path) -> None:
-    outcome = run_cli("sample", trained, "--num", "23", "--steps", "3", "--out", drawn)
+def test_images_made_otherwise_are_not_mixed(trained: Path, generated: Path, tmp_path: Path) -> None:
+    outcome = run_cli("sample", trained, "--num", "23", "--steps", "3", "--out", generated)
     assert (outcome.code, "holds images made with steps=2, not 3" in outcome.err) == (2, True)
     (tmp_path / "thesis.txt").write_text("")
     outcome = run_cli("sample", trained, "--num", "2", "--out", tmp_path)
     assert (outcome.code, "was not written by amgen sample" in outcome.err) == (2, True)
-    assert json.loads((drawn / "sampling.json").read_text())["solver"] == "ab2"
+    assert json.loads((generated / "sampling.json").read_text())["solver"] == "ab2"
 
 
 def grid_of(images: torch.Tensor, columns: int | None = None) -> np.ndarray:
@@ -157,7 +157,7 @@ def test_images_of_other_weights_are_not_taken_for_these(trained: Path, tmp_path
 
 
 def test_animation_strip_and_plot(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the grid of the noise to that of the images that are drawn; the lines of the plot are energies and speeds."""
+    """From the grid of the noise to that of the generated images; the lines of the plot are energies and speeds."""
     from matplotlib.figure import Figure
 
     figures: list[Figure] = []
@@ -208,7 +208,7 @@ def test_animations_keep_every_frame(ending: str, tmp_path: Path) -> None:
 
 
 def test_trajectories_begin_with_noise_and_end_with_the_image(trained: Path) -> None:
-    """Speeds are those of the action; the end is what is drawn without an observer."""
+    """Speeds are those of the action; the end is what is generated without an observer."""
     model = sampling.load(trained)
     options, request = model.options({"steps": 3}), sampling.Request()
     trajectory = record(model, options, range(5), request)
@@ -242,7 +242,7 @@ def test_images_between_two(trained: Path) -> None:
     assert (outcome.code, "two different indices such as 3,8" in outcome.err) == (2, True)
 
 
-def test_codes_lead_back_to_their_images(tmp_path: Path) -> None:
+def test_codes_are_decoded_to_their_images(tmp_path: Path) -> None:
     """decode(encode(x)) = x within 100 times the tolerance, on the digits and where most of the image is known."""
     for overrides in ([], ["path.kind=super-resolution"], ["path.kind=torus"]):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -286,11 +286,11 @@ def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
     outcome = run_cli("encode", tmp_path / "run")
     assert (outcome.code, "sampling.solver=dopri5 solves ODEs, and entropic dynamics is an SDE" in outcome.err) == (2, True)
     outcome = run_cli("encode", tmp_path / "run", "--solver", "sra1")
-    assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
+    assert (outcome.code, "no latent code of an image" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
-def test_a_folder_is_completed_with_other_batches(form: str, trained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_a_folder_is_completed_with_other_batches(form: str, trained: Path, generated: Path, tmp_path: Path) -> None:
     """Each image is there once and as if nothing had happened, also some that were asked for first and one that the grid shows again."""
     options = ["sample", trained, "--format", form, "--out", tmp_path / "b"]
     assert run_cli(*options, "--seeds", "5,17-20").code == 0
@@ -305,14 +305,14 @@ def test_a_folder_is_completed_with_other_batches(form: str, trained: Path, draw
         pairs = [(int(index), image) for shard in shards for index, image in zip(shard["indices"], shard["images"], strict=True)]
         assert sorted(index for index, _ in pairs) == list(range(23))
         found = {f"{index:06d}.png": image[..., 0].astype(int) for index, image in sorted(pairs, key=lambda pair: pair[0])}
-    assert_alike(found, images(drawn))
+    assert_alike(found, images(generated))
     assert run_cli("sample", trained, "-n", "23", "--grid", tmp_path / "whole.png").code == 0
     with Image.open(tmp_path / "g.png") as grid, Image.open(tmp_path / "whole.png") as whole:
         assert np.abs(np.asarray(grid).astype(int) - np.asarray(whole)).max() <= 1
 
 
 def test_weights_of_a_folder_completed_with_other_batches(tmp_path: Path) -> None:
-    """Those of images that were there are read, and stand beside the ones that are drawn, in the order of the indices."""
+    """Those of images that were there are read, and joined with the new ones in the order of the indices."""
     train(config.load("digits", [*TINY, "dynamics.kind=unbalanced", "dynamics.rate=0.1"]), tmp_path / "run")
     for form in ("png", "npz"):
         options = ["sample", tmp_path / "run", "--format", form, "--out", tmp_path / form]
@@ -330,11 +330,11 @@ def test_weights_of_a_folder_completed_with_other_batches(tmp_path: Path) -> Non
     (tmp_path / "png" / "000002.png").write_bytes(b"nothing")
     outcome = run_cli("sample", tmp_path / "run", "-n", "9", "--out", tmp_path / "png")
     assert (outcome.code, "png/000002.png': delete it, and the same command generates it again" in outcome.err) == (2, True), outcome.err
-    drawn = model.generate(9)
-    assert torch.equal(drawn.images, whole.images)
-    assert drawn.log_weights is not None
-    assert torch.equal(drawn.log_weights, whole.log_weights)
-    assert drawn.indices == list(range(9))
+    samples = model.generate(9)
+    assert torch.equal(samples.images, whole.images)
+    assert samples.log_weights is not None
+    assert torch.equal(samples.log_weights, whole.log_weights)
+    assert samples.indices == list(range(9))
     with pytest.raises(UserError, match="carry weights, which sample would leave out: call generate"):
         model.sample(9)
     assert (tmp_path / "png" / "resampled.csv").read_text() == (tmp_path / "npz" / "resampled.csv").read_text()
@@ -410,7 +410,7 @@ def test_noise_level_reaches_the_samples(trained: Path) -> None:
         assert (found.int() - to_uint8(x).int()).abs().max() <= 1
 
 
-def test_progress_is_told_with_rate_and_time_left(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_with_rate_and_time_left(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line whenever one is due, here after each batch."""
     monkeypatch.setattr(progress, "REPORT_EVERY", -1.0)
     for doing, command in (("sampling", ["sample"]), ("encoding", ["encode", "--solver", "euler"])):

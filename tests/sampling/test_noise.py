@@ -61,7 +61,7 @@ def test_every_path_reaches_the_data(path: str, solver: str) -> None:
     assert float(values.var()) == pytest.approx(variance, rel=5 * (2 / 4096) ** 0.5 + 0.03)
 
 
-def test_noise_along_the_way_is_of_the_seed() -> None:
+def test_brownian_motion_is_of_the_seed() -> None:
     """From the same starts: the same seed gives the same images, another seed independent ones, of the same variance.
 
     4,096 pairs of values: their correlation is 0 within 5 standard errors of 1/sqrt(4096), and so it is between images of one seed.

@@ -1,4 +1,4 @@
-"""A population carried in legs: against one way by hand, against the closed form of a diffusion, and against the sampler."""
+"""A population simulated over several intervals: against the matrix exponential, the closed form of a diffusion, and the sampler."""
 
 from pathlib import Path
 
@@ -43,31 +43,31 @@ def settings(*overrides: str) -> Config:
     return config.load("mixture-unbalanced", [*base, *overrides])
 
 
-def test_legs_end_where_one_way_does() -> None:
+def test_intervals_end_where_the_whole_does() -> None:
     """exp(t A) applied in whitened coordinates, t = (time - 2) / 2, to 1e-5 (rk4 in 20 steps, float32)."""
     model = model_of(settings("dynamics.kind=balanced", "loss.form=marginal", "sampling.solver=rk4", "sampling.steps=20"))
     points = torch.randn(7, 2) * 10
-    carried = simulate_population(model, points, [2.5, 3.0, 4.0])
+    found = simulate_population(model, points, [2.5, 3.0, 4.0])
     origin = torch.tensor([1.0, 2.0])
-    for place, time in enumerate(carried.times):
+    for place, time in enumerate(found.times):
         share = (time - 2.5) / 2
         expected = origin + (points - origin) @ torch.linalg.matrix_exp(share * MATRIX).T
-        torch.testing.assert_close(carried.points[place], expected, rtol=1e-5, atol=1e-4)
-    assert carried.evaluations == 2 * 20 * 4
-    assert not carried.log_weights.any()
+        torch.testing.assert_close(found.points[place], expected, rtol=1e-5, atol=1e-4)
+    assert found.evaluations == 2 * 20 * 4
+    assert not found.log_weights.any()
 
 
-def test_weights_are_the_growth_along_the_way() -> None:
+def test_log_weights_are_the_integral_of_the_growth() -> None:
     """With A = 0 points stay, and log-weights are lambda c t."""
     model = model_of(settings("dynamics.rate=0.7"), constant=1.5)
     with torch.no_grad():
         model.action.matrix.zero_()  # type: ignore[union-attr, operator]
-    carried = simulate_population(model, torch.randn(3, 2), [2.0, 3.0, 4.0])
+    found = simulate_population(model, torch.randn(3, 2), [2.0, 3.0, 4.0])
     expected = 0.7 * 1.5 * torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)[:, None].expand(3, 3)
-    torch.testing.assert_close(carried.log_weights, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.log_weights, expected, rtol=1e-6, atol=0)
 
 
-def test_noise_of_legs_adds_up() -> None:
+def test_noise_of_intervals_adds_up() -> None:
     """dz = A z dt + sigma dW with A = -1: variance sigma^2 (1 - exp(-2 t)) / 2 at each time.
 
     Within 5 standard errors over 1,000 points, and 2 % for the steps.
@@ -80,17 +80,17 @@ def test_noise_of_legs_adds_up() -> None:
     with torch.no_grad():
         model.action.matrix.copy_(-torch.eye(2))  # type: ignore[union-attr, operator]
     start = torch.tensor([[1.0, 2.0]]).expand(1000, 2)
-    carried = simulate_population(model, start, [2.0, 2.6, 4.0], seed=3)
-    for place, time in enumerate(carried.times[1:], start=1):
+    found = simulate_population(model, start, [2.0, 2.6, 4.0], seed=3)
+    for place, time in enumerate(found.times[1:], start=1):
         expected = 100 * 0.64 * (1 - np.exp(-(time - 2.0))) / 2
-        variance = carried.points[place].double().var(dim=0)
+        variance = found.points[place].double().var(dim=0)
         assert float((variance / expected - 1).abs().max()) < 5 * (2 / 1000) ** 0.5 + 0.02
-    steps = [carried.points[1] - carried.points[0], carried.points[2] - 0.5 * carried.points[1]]
+    steps = [found.points[1] - found.points[0], found.points[2] - 0.5 * found.points[1]]
     correlation = np.corrcoef(steps[0][:, 0], steps[1][:, 0])[0, 1]
     assert abs(correlation) < 0.2
     other = simulate_population(model, start, [2.0, 2.6, 4.0], seed=4).points[1]
-    assert abs(np.corrcoef(other[:, 0], carried.points[1][:, 0])[0, 1]) < 0.2
-    assert torch.equal(simulate_population(model, start, [2.0, 2.6, 4.0], seed=3).points, carried.points)
+    assert abs(np.corrcoef(other[:, 0], found.points[1][:, 0])[0, 1]) < 0.2
+    assert torch.equal(simulate_population(model, start, [2.0, 2.6, 4.0], seed=3).points, found.points)
 
 
 def test_times_outside_and_images_are_refused(trained: Path) -> None:

@@ -96,7 +96,7 @@ def test_known_pixels_are_kept_exactly(name: str, tmp_path: Path) -> None:
     else:
         assert changed.flatten(1).any(dim=1).all()
         assert changed.flatten(1).sum(dim=1).max() <= 16  # boxes of at most 4 by 4
-    with pytest.raises(UserError, match="completes given images: give some"):
+    with pytest.raises(UserError, match="starts from images: give some"):
         draw(folder, sampling.Request())
 
 

@@ -73,7 +73,7 @@ def start_images(
     if model.path.conditional:
         return open_dataset(change(model.config.data, {"path": path, **(preparation or {})}), say)
     if path is not None:
-        raise UserError(f"this model starts from noise, so it cannot use the images {path}: leave them out")
+        raise UserError(f"this model starts from noise alone and cannot use the images {path}: leave them out")
     return None
 
 

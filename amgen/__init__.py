@@ -20,7 +20,7 @@ def load(source: str | Path, ema: float | None = None, raw: bool = False, device
         device: a torch device such as "cuda:1", or "auto" for a GPU if there is one.
 
     Returns:
-        A `amgen.sampling.Model`, whose methods `sample` and `generate` make images.
+        An `amgen.sampling.Model`, whose methods `sample` and `generate` make images.
 
     Raises:
         amgen.core.errors.UserError: if there is no such checkpoint or average, or a file is damaged.

@@ -268,7 +268,7 @@ def test_codes_are_decoded_to_their_images(tmp_path: Path) -> None:
     assert torch.equal(decoded, open_dataset(config.load("digits").data).images(range(3)))
     for extra, message in (
         (("--seeds", "3"), "there is no noise 3: the file holds 0 to 2"),
-        (("--between", "0,1"), "leave one out"),
+        (("--between", "0,1"), "give one of them"),
         (("--noise", tmp_path / "decoded" / "000000.png"), "give an .npz that amgen encode wrote"),
     ):
         outcome = run_cli(*decode, *extra)

@@ -37,7 +37,7 @@ from amgen.dynamics import Dynamics, Entropic, Unbalanced
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
 from amgen.model.build import build_action, build_coupling, build_path, build_times
 from amgen.paths import PathSample
-from amgen.training.coupled import CoupledStream
+from amgen.training.batches import CoupledStream
 
 Work = Callable[[], None]
 

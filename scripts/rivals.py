@@ -26,7 +26,7 @@ from amgen.model.build import build_action, build_coupling, build_dynamics, buil
 from amgen.paths import PathSample
 from amgen.solvers import ODESolver
 from amgen.solvers.ode import Velocity
-from amgen.training.coupled import CoupledStream
+from amgen.training.batches import CoupledStream
 from amgen.training.ema import ExponentialAverages
 
 SLICE = 1.0

@@ -40,6 +40,13 @@ class TrainingConfig(Section):
     log_every: Positive = Field(6_400, description="Images between lines of metrics.jsonl.", json_schema_extra=MAY_CHANGE)
     sample_every: int = Field(50_000, ge=0, le=10**15, description="Images between sample grids; 0 for none.", json_schema_extra=MAY_CHANGE)
     checkpoint_every: Positive = Field(50_000, description="Images between checkpoints.", json_schema_extra=MAY_CHANGE)
+    # While losses are read a GPU waits for its next step. Several processes stop at the next reading: ten steps
+    # of 2 s are within the 30 s that Slurm and Kubernetes wait.
+    sync_every: Positive = Field(
+        10,
+        description="Most steps before losses are read from the device and checked, and several processes agree on whether to stop.",
+        json_schema_extra=MAY_CHANGE,
+    )
     checkpoint_activations: bool = Field(
         False, description="Compute activations anew in the backward passes instead of keeping them.", json_schema_extra=MAY_CHANGE
     )

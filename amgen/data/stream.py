@@ -17,34 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Batch:
-    """What training consumes.
+    """Items of a stream: pairs of noise and data.
 
     Attributes:
-        indices: global indices of the stream, one each.
-        images: data, float32 in [-1, 1], (B, C, H, W); of a population, chains (B, K + 1, D + 1), a point of each time and its mass.
+        indices: global indices of the stream, one for each item.
+        images: data, float32 in [-1, 1], (B, C, H, W); of a population, tuples (B, K + 1, D + 1): a point of each time, and its mass.
         noise: standard normal, of the shape of what moves: (B, C, H, W) or (B, D).
         labels: classes, int64, (B,).
         skipped: for each image, whether it stands in for one that cannot be read.
-        boundary: other items, drawn independently of these, where the loss takes its boundary terms from others.
     """
 
     indices: Sequence[int]
     images: Tensor
     noise: Tensor
     labels: Tensor
-    boundary: "Batch | None" = None
     skipped: Sequence[bool] = ()
-
-    def pin_memory(self) -> "Batch":
-        """Move the tensors to page-locked memory (called by DataLoader)."""
-        boundary = None if self.boundary is None else self.boundary.pin_memory()
-        return Batch(self.indices, self.images.pin_memory(), self.noise.pin_memory(), self.labels.pin_memory(), boundary, self.skipped)
-
-    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Batch":
-        """Move the tensors to a device; images and noise become `dtype` there."""
-        boundary = None if self.boundary is None else self.boundary.to(device, dtype)
-        images, noise = (tensor.to(device, non_blocking=True).to(dtype) for tensor in (self.images, self.noise))
-        return Batch(self.indices, images, noise, self.labels.to(device, non_blocking=True), boundary, self.skipped)
 
 
 class TrainingStream(Dataset[Batch]):

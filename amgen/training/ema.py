@@ -23,7 +23,7 @@ class ExponentialAverages:
 
     Args:
         module: the network.
-        rates: of each average.
+        rates: the rate of each average.
         batch_size: images of a step, all processes together.
     """
 
@@ -35,17 +35,17 @@ class ExponentialAverages:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` steps, counted from 1."""
+        """Add the weights after `step` steps, counted from 1, to the averages."""
         current = list(self._current.values())
         for rate, average in self.averages.items():
             torch._foreach_lerp_(list(average.values()), current, 1 - decay(rate, step, self.batch_size))
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
-        """Return the averages under the names that checkpoints give them."""
+        """Return the averages by their names in checkpoints."""
         return {ema_name(rate): average for rate, average in self.averages.items()}
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take over averages from a checkpoint."""
+        """Restore the averages of a checkpoint."""
         for rate, average in self.averages.items():
             for name, tensor in weights[ema_name(rate)].items():
                 average[name].copy_(tensor)

@@ -11,8 +11,9 @@ from amgen import config
 from amgen.core import devices
 from amgen.solvers import make_solver
 from amgen.solvers.grids import StepGrid
+from amgen.training.loop import Trainer
 from amgen.training.main import train
-from amgen.training.trainer import Trainer
+from amgen.training.periodic import Periodic
 
 
 def allowed() -> set[bool]:
@@ -24,14 +25,14 @@ def allowed() -> set[bool]:
 def test_steps_are_computed_as_asked_and_all_else_in_full(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32 is on in the steps of precision=tf32, the first and those after a grid; off in grids, evaluations and afterwards."""
     seen: dict[str, list[set[bool]]] = {}
-    for method in ("_step", "_sample_grid", "_evaluate"):
-        original = getattr(Trainer, method)
+    for owner, method in ((Trainer, "_step"), (Periodic, "_sample_grid"), (Periodic, "_evaluate")):
+        original = getattr(owner, method)
 
-        def watched(self: Trainer, *arguments: object, method: str = method, original: object = original) -> object:
+        def watched(self: object, *arguments: object, method: str = method, original: object = original, **options: object) -> object:
             seen.setdefault(method, []).append(allowed())
-            return original(self, *arguments)  # type: ignore[operator]
+            return original(self, *arguments, **options)  # type: ignore[operator]
 
-        monkeypatch.setattr(Trainer, method, watched)
+        monkeypatch.setattr(owner, method, watched)
     devices.set_tf32(name != "tf32")
     more = ["training.sample_every=32", "evaluation.every=32", "evaluation.features=pixels", "evaluation.num=8", "training.images=48"]
     train(config.load("digits", [*TINY, *more, f"training.precision={name}"]), tmp_path / "run")
@@ -98,7 +99,7 @@ def test_adaptive_solvers_without_float64(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_double_precision_needs_a_device_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amgen.training.trainer.has_float64", lambda device: False)
+    monkeypatch.setattr("amgen.training.loop.has_float64", lambda device: False)
     outcome = run_cli("train", "digits", "--run-dir", tmp_path / "run", "--set", "training.precision=fp64", "--set", "action.width=8")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "training.precision=fp64: cpu has no float64: set training.device=cpu or another precision" in outcome.err

@@ -17,7 +17,7 @@ from amgen import config
 from amgen.core.errors import UserError
 from amgen.model import checkpoints
 from amgen.training.main import train
-from amgen.training.peers import SHARDED
+from amgen.training.ranks import SHARDED
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 

@@ -10,8 +10,8 @@ from amgen import config, sampling
 from amgen.core.errors import UserError
 from amgen.data import open_dataset
 from amgen.model import checkpoints
+from amgen.training.loop import Trainer
 from amgen.training.main import train
-from amgen.training.trainer import Trainer
 
 SHARES = "data.masses.end=[10,9,8,7,6,5,4,3,2,1]"
 ENTROPIC = ["dynamics.kind=entropic", "sampling.solver=euler-maruyama"]
@@ -147,13 +147,13 @@ def test_a_share_of_the_samples_goes_without_its_class(tmp_path: Path) -> None:
 
     options = config.load("digits", [*TINY, "action.classes=10", "action.label_dropout=0.1"])
     trainer = Trainer(options, open_dataset(options.data), tmp_path, Accelerator(cpu=True), Console())
-    batch = trainer.stream.__getitems__(range(2000))
-    labels = trainer._labels(batch)
+    pairs = trainer.items.__getitems__(range(2000)).pairs
+    labels = pairs.label
     assert labels is not None
     dropped = labels == 10
     assert abs(float(dropped.double().mean()) - 0.1) < 5 * (0.1 * 0.9 / 2000) ** 0.5
-    assert torch.equal(labels[~dropped], batch.labels[~dropped])
-    part = trainer._labels(trainer.stream.__getitems__(range(300, 400)))
+    assert torch.equal(labels[~dropped], pairs.classes[~dropped])
+    part = trainer.items.__getitems__(range(300, 400)).pairs.label
     assert part is not None
     assert torch.equal(part, labels[300:400])
 

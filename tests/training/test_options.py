@@ -21,14 +21,15 @@ from amgen import config
 from amgen.actions import SquareAction
 from amgen.config import change
 from amgen.core.randomness import Purpose, uniform
-from amgen.data import Batch, open_dataset, to_image
+from amgen.data import open_dataset, to_image
 from amgen.data.systems.mixture import Mixture
 from amgen.data.systems.simulation import rng_of
 from amgen.losses import MarginalLoss
 from amgen.paths import PathSample
 from amgen.training import main
-from amgen.training.interrupts import StopRequest
-from amgen.training.trainer import Trainer
+from amgen.training.batches import Loader, TrainingBatch
+from amgen.training.loop import Trainer
+from amgen.training.signals import StopRequest
 
 SMALL = [*TINY, "training.sample_every=0", "training.batch_size=16"]
 POINTS = ["action.width=8", "action.depth=1", "training.images=96", "training.batch_size=16", "training.sample_every=0"]
@@ -62,10 +63,10 @@ def make(table: Path, tmp_path: Path) -> Callable[..., Trainer]:
     return build
 
 
-def drawn(trainer: Trainer, first: int = 0, count: int = 16) -> tuple[Batch, PathSample]:
+def drawn(trainer: Trainer, first: int = 0, count: int = 16) -> tuple[TrainingBatch, PathSample]:
     """A batch of the stream and the samples of the path that the trainer makes of it."""
-    batch = trainer.stream.__getitems__(range(first, first + count))
-    return batch, trainer._sample(batch, first // 16)
+    batch = trainer.items.__getitems__(range(first, first + count))
+    return batch, trainer._sample(batch)
 
 
 # What is drawn
@@ -76,18 +77,18 @@ def test_independent_boundaries_are_others_and_weigh_by_their_own_classes(make: 
     for boundaries in ("paired", "independent"):
         trainer = make(*UNBALANCED, "loss.form=marginal", f"loss.boundaries={boundaries}")
         batch, sample = drawn(trainer)
-        ends = batch if batch.boundary is None else batch.boundary
-        assert (ends is batch) == (boundaries == "paired")
+        ends = batch.pairs if batch.boundary is None else batch.boundary
+        assert (ends is batch.pairs) == (boundaries == "paired")
         torch.testing.assert_close(sample.boundary.start, ends.noise)
-        torch.testing.assert_close(sample.boundary.end, ends.images)
+        torch.testing.assert_close(sample.boundary.end, ends.data)
         counts = torch.bincount(trainer.dataset.labels, minlength=10).double()
         heavier = torch.arange(10, 0, -1) / 55 / (counts / counts.sum())  # mass of an image of each class at t = 1, and 1 at t = 0
         assert sample.boundary.end_mass is not None
         assert sample.mass is not None
-        torch.testing.assert_close(sample.boundary.end_mass, heavier[ends.labels].float())
-        expected = 1 - sample.t + sample.t * heavier[batch.labels].float()
+        torch.testing.assert_close(sample.boundary.end_mass, heavier[ends.classes].float())
+        expected = 1 - sample.t + sample.t * heavier[batch.pairs.classes].float()
         torch.testing.assert_close(sample.mass, expected)
-    assert (ends.labels != batch.labels).any()
+    assert (ends.classes != batch.pairs.classes).any()
 
 
 def test_masses_change_as_asked(make: Callable[..., Trainer]) -> None:
@@ -99,7 +100,7 @@ def test_masses_change_as_asked(make: Callable[..., Trainer]) -> None:
         counts = torch.bincount(trainer.dataset.labels, minlength=10).double()
         shares = counts / counts.sum()
         begin = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9]).double() / 54 if conditioning in overrides else shares
-        first, last = (begin / shares)[batch.labels], (torch.arange(10, 0, -1) / 55 / shares)[batch.labels]
+        first, last = (begin / shares)[batch.pairs.classes], (torch.arange(10, 0, -1) / 55 / shares)[batch.pairs.classes]
         t = sample.t.double()
         geometric = overrides[-1].endswith("geometric")
         expected = first ** (1 - t) * last**t if geometric else (1 - t) * first + t * last
@@ -111,7 +112,7 @@ def test_noise_stays_within_the_class_where_classes_condition(make: Callable[...
     """In each group of 48 the images of a class keep the noise that was drawn for them, as a whole; without classes they do not."""
     for classes in (10, 0):
         trainer = make(f"action.classes={classes}", "coupling.kind=ot", "coupling.group=48")
-        coupled, plain = trainer.stream.__getitems__(range(48)), trainer.dataset.stream(trainer.config.seed).__getitems__(range(48))
+        coupled, plain = trainer.items.stream.__getitems__(range(48)), trainer.dataset.stream(trainer.config.seed).__getitems__(range(48))
         assert torch.equal(coupled.labels, plain.labels)
         kept = []
         for label in range(10):
@@ -160,7 +161,9 @@ def test_rates_of_the_diffusion_shape_the_path(make: Callable[..., Trainer]) -> 
         batch, sample = drawn(make("path.kind=vp", f"path.beta_min={low}", f"path.beta_max={high}"))
         r = 1 - sample.t.double()[:, None, None, None]
         alpha = torch.exp(-(r**2) / 4 * (high - low) - r * low / 2)
-        torch.testing.assert_close(sample.x.double(), (1 - alpha**2).sqrt() * batch.noise + alpha * batch.images, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            sample.x.double(), (1 - alpha**2).sqrt() * batch.pairs.noise + alpha * batch.pairs.data, rtol=1e-4, atol=1e-4
+        )
 
 
 # What is minimised
@@ -206,7 +209,7 @@ def test_forms_and_heads(make: Callable[..., Trainer]) -> None:
 def first_step(trainer: Trainer) -> dict[str, tuple[Tensor, Tensor, dict[str, Tensor]]]:
     """Take a step; return each weight before and after it, and what the optimiser remembers of it."""
     before = {name: parameter.detach().clone() for name, parameter in trainer.action.named_parameters()}
-    trainer._step(iter([trainer.stream.__getitems__(range(16))]), StopRequest())
+    trainer._step(Loader(iter([trainer.items.__getitems__(range(16))])), watch=False)
     return {
         name: (before[name], parameter.detach(), trainer.optimizer.state[parameter])
         for name, parameter in trainer.action.named_parameters()
@@ -244,10 +247,13 @@ def test_skipped_images_are_counted_over_all_processes(tmp_path: Path, monkeypat
     monkeypatch.setattr(Accelerator, "reduce", lambda self, tensor, reduction: tensor)
     trainer = Trainer(options, open_dataset(options.data), tmp_path, accelerator, Console())
     assert trainer.share == 8
-    batch = trainer.stream.__getitems__(range(8))
-    assert sum(batch.skipped) > 0
-    trainer._step(iter([batch]), StopRequest())
-    assert trainer.progress.skipped == 2 * sum(batch.skipped)
+    batches = [trainer.items.__getitems__(range(start, start + 8)) for start in (0, 16)]
+    assert all(batch.skipped > 0 for batch in batches)
+    loader = Loader(iter(batches))
+    for _ in batches:
+        trainer._step(loader, watch=False)
+    trainer._synchronise(StopRequest())
+    assert trainer.state.progress.skipped == 2 * sum(batch.skipped for batch in batches)
 
 
 def test_the_processes_wait_as_long_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +316,7 @@ def test_points_are_linked_as_asked(make: Callable[..., Trainer]) -> None:
     whole = {}
     for name, overrides in {"none": ["coupling.kind=independent"], "eight": ["coupling.group=8"], "all": ["coupling.group=24"]}.items():
         trainer = make("data.hold_out=1", *overrides, preset="cells")
-        whole[name] = trainer.stream.__getitems__(range(24)).images
+        whole[name] = trainer.items.stream.__getitems__(range(24)).images
         plain = trainer.dataset.stream(trainer.config.seed).__getitems__(range(24)).images
         assert torch.equal(whole[name], plain) == (name == "none")
         size = {"none": 1, "eight": 8, "all": 24}[name]
@@ -339,7 +345,7 @@ def test_points_are_blurred_and_weighed_and_wrapped_as_asked(make: Callable[...,
     """path.noise: x = line + b eps; counts: the masses of times are N_k / N_0; period: x in [-P/2, P/2)."""
     _, plain = drawn(make(preset="cells"))
     batch, noisy = drawn(make("path.noise=0.3", preset="cells"))
-    torch.testing.assert_close(noisy.x, plain.x + 0.3 * batch.noise)
+    torch.testing.assert_close(noisy.x, plain.x + 0.3 * batch.pairs.noise)
     for counts, masses in (("true", [1, 40 / 30, 20 / 30]), ("false", [1, 1, 1])):
         unbalanced = ["dynamics.kind=unbalanced", "action.head=linear", f"data.counts={counts}"]
         chains = make(*unbalanced, preset="cells").dataset.floats(range(5))

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from accelerate import Accelerator
 from helpers import TINY, amgen_process, assert_same_tensors, newest_tensors, sets
 
 from amgen import config
-from amgen.core.errors import Diverged, UserError
+from amgen.core.errors import Diverged, Interrupted, UserError
 from amgen.losses import ConditionalLoss, LossTerms
 from amgen.model import checkpoints
 from amgen.model.checkpoints import Progress
 from amgen.paths import PathSample
+from amgen.training.loop import Trainer
 from amgen.training.main import train
-from amgen.training.run import hold
-from amgen.training.trainer import Trainer
+from amgen.training.rundir import lock
 
 OVERRIDES = [*TINY, "action.dropout=0.1", "training.ema=[0.9,0.5]", "data.flip=true"]
 
@@ -58,22 +57,17 @@ def test_run_directory_holds_what_it_should(uninterrupted: Path) -> None:
 def test_stopping_and_resuming_at_any_step_changes_nothing(step: int, uninterrupted: Path, tmp_path: Path) -> None:
     """Weights, averages, optimiser state and metrics equal the uninterrupted run's bit for bit.
 
-    The stop comes as a signal would bring it, through the same flag, at a step that may be in the middle of a window of metrics.
+    The signal comes during a step that may be in the middle of a window of metrics. One process stops at the end of that step.
     """
-
-    def stop_at(trainer: Trainer, original: Callable[..., Any]) -> Callable[..., Any]:
-        def patched(batches: Any, request: Any) -> Any:
-            if trainer.progress.step == step - 1:
-                request.name = "SIGTERM"
-            return original(batches, request)
-
-        return patched
-
-    from amgen.core.errors import Interrupted
-
     original = Trainer._step
+
+    def stop(self: Trainer, *arguments: Any, **options: Any) -> None:
+        if self.state.progress.step == step - 1:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, *arguments, **options)
+
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match="run the same command again to go on"):
-        patch.setattr(Trainer, "_step", lambda self, *args: stop_at(self, lambda *a: original(self, *a))(*args))
+        patch.setattr(Trainer, "_step", stop)
         run(tmp_path / "run")
     folder = checkpoints.latest(tmp_path / "run")
     assert folder is not None
@@ -115,7 +109,7 @@ def test_gradients_are_exchanged_once_a_step(tmp_path: Path, monkeypatch: pytest
 
 def test_one_training_at_a_time(tmp_path: Path) -> None:
     """A second one is refused while the first is at work, and welcome afterwards."""
-    with hold(tmp_path / "run"), pytest.raises(UserError, match="another training is at work in .*choose another --run-dir"):
+    with lock(tmp_path / "run"), pytest.raises(UserError, match="another training writes to .*choose another --run-dir"):
         run(tmp_path / "run")
     run(tmp_path / "run")
 
@@ -150,7 +144,7 @@ def test_workers_change_nothing(uninterrupted: Path, tmp_path: Path) -> None:
     assert_same_tensors(newest_tensors(folder), newest_tensors(uninterrupted))
 
 
-def test_restart_starts_over_and_spares_strangers(uninterrupted: Path, tmp_path: Path) -> None:
+def test_restart_starts_over_and_spares_unknown_files(uninterrupted: Path, tmp_path: Path) -> None:
     folder = run(tmp_path / "run", "seed=5")
     (folder / "notes.txt").write_text("mine")
     run(folder, restart=True)
@@ -271,7 +265,7 @@ def test_signals_save_and_exit(number: signal.Signals, tmp_path: Path) -> None:
     assert process.returncode == 75
     assert "run the same command again to go on" in errors
     lines = errors.strip().splitlines()
-    assert ["stopping once this step is taken and saved" in line for line in lines[:-1]] == [True] * (number == signal.SIGINT)
+    assert ["stopping after this step, which is saved first" in line for line in lines[:-1]] == [True] * (number == signal.SIGINT)
     found = checkpoints.latest(folder)
     assert found is not None
     images = checkpoints.load(found).progress.images

@@ -11,26 +11,26 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 ECHO = 1.0
-"""Seconds after Ctrl-C in which another one is the same: under torchrun it comes from the terminal and from the launcher."""
+"""Seconds after Ctrl-C in which a second one is ignored: torchrun passes on the one that the terminal has sent here already."""
 
 
 @dataclass
 class StopRequest:
-    """Which signal has come, if any."""
+    """The name of the signal that was received, if any."""
 
     name: str | None = None
 
 
 @contextmanager
 def catch_signals(say: bool = True, launched: bool = False) -> Iterator[StopRequest]:
-    """Note signals instead of ending the process.
+    """Record signals instead of ending the process.
 
-    Within the block SIGINT, SIGTERM, SIGUSR1 and SIGHUP only set the request; a second SIGINT ends it at once. Python
-    handles signals in its main thread alone; elsewhere nothing is caught. SIGHUP stays ignored where it was (nohup).
+    Within the block SIGINT, SIGTERM, SIGUSR1 and SIGHUP only set the request; a second SIGINT ends the block at once. Python handles
+    signals in its main thread only; in another thread nothing is caught. SIGHUP stays ignored if it was (nohup).
 
     Args:
         say: answer SIGINT with a line on the standard error: a step may take long.
-        launched: whether a launcher started this process, which hands on the Ctrl-C that the terminal also sends here.
+        launched: whether a launcher started this process, which passes on the Ctrl-C that the terminal also sends here.
     """
     request, owner = StopRequest(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
@@ -40,7 +40,7 @@ def catch_signals(say: bool = True, launched: bool = False) -> Iterator[StopRequ
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
-        if os.getpid() != owner:  # a process forked from this one, which is asked through this one alone
+        if os.getpid() != owner:  # in a process forked from this one
             return
         if number == signal.SIGINT:
             now = time.monotonic()
@@ -49,8 +49,8 @@ def catch_signals(say: bool = True, launched: bool = False) -> Iterator[StopRequ
             if interrupted > float("-inf"):
                 raise KeyboardInterrupt
             interrupted = now
-            if say:  # not by print, which may be at work right now
-                os.write(2, b"amgen: stopping once this step is taken and saved; Ctrl-C again ends at once, without saving\n")
+            if say:  # not by print, which the signal may have interrupted
+                os.write(2, b"amgen: stopping after this step, which is saved first; press Ctrl-C again to stop at once without saving\n")
         request.name = signal.Signals(number).name
 
     caught = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]

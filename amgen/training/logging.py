@@ -1,7 +1,7 @@
-"""The record of a run: metrics.jsonl, machine.jsonl, trackers, and the live line on the terminal.
+"""The log of a run: metrics.jsonl, machine.jsonl, trackers, and the live line on the terminal.
 
-What is learned goes into metrics.jsonl, a function of the options alone: a run that was killed and resumed has the same file byte for byte.
-What was measured of the machine goes into machine.jsonl. Trackers are told both.
+metrics.jsonl is a function of the options alone: a run that was killed and resumed has the same file byte for byte. What is measured of the
+machine, such as speed, goes into machine.jsonl. Trackers get both.
 """
 
 import json
@@ -23,7 +23,7 @@ class MetricsFile:
     """One JSON object a line, each with the `step` it was written after. A resumed run neither loses nor repeats a line."""
 
     def __init__(self, path: Path, step: int):
-        """Open `path` for appending, after dropping the lines beyond `step` (those of work that was lost).
+        """Open `path` for appending, after dropping the lines beyond `step`, which was the last one saved.
 
         Raises:
             UserError: if it is no text file, or cannot be read or written.
@@ -65,7 +65,7 @@ class MetricsFile:
             raise self._unwritten(Path(self._file.name), error) from None
 
     def close(self) -> None:
-        """Close the file. Lines were written when they came; what is left after an error is half a line and is dropped."""
+        """Close the file. Whole lines were written already; after an error half a line may be left, which is dropped."""
         with suppress(OSError):
             self._file.close()
 
@@ -82,7 +82,7 @@ def _step_of(line: str) -> float:
 
 
 class Recorder:
-    """What the main process reports: files, trackers, and a live line on the terminal, or plain lines where there is no terminal.
+    """Writes what the main process reports: files, trackers, and a live line on the terminal, or plain lines where there is no terminal.
 
     In the other processes it does nothing.
 
@@ -93,7 +93,7 @@ class Recorder:
         step: steps taken so far.
         images: images seen so far.
         enabled: whether this is the main process.
-        tell: is told all figures by name, and the images seen.
+        tell: takes all metrics by name, and the images seen.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Recorder:
         self._task: TaskID = self._progress.add_task("", total=total, completed=images, metrics="")
 
     def step(self, images: int, loss: float, gradient_norm: float) -> None:
-        """Show the state after a step."""
+        """Update the live line after a step."""
         if self._enabled and self._console.is_terminal:
             speed = self._progress.tasks[0].speed
             rate = f"{speed:,.0f} images/s  " if speed else ""
@@ -136,7 +136,7 @@ class Recorder:
                 self._progress.update(self._task, completed=images, metrics=metrics)
 
     def line(self, metrics: dict[str, Any], machine: dict[str, Any]) -> None:
-        """Write a line of what was learned, with its `step` and `images`, and one of what was measured of the machine."""
+        """Write a line of metrics, with its `step` and `images`, and one of what was measured of the machine."""
         if not self._enabled:
             return
         place = {"step": metrics["step"], "images": metrics["images"]}
@@ -145,15 +145,15 @@ class Recorder:
         if self._tell is not None:
             try:
                 self._tell({key: value for key, value in {**metrics, **machine}.items() if key != "images"}, metrics["images"])
-            except Exception as error:  # of whatever classes the trackers have: the files hold all they would be told
+            except Exception as error:  # of any class: the files hold everything that the trackers would get
                 self._tell = None
                 with suppress(OSError):
                     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                    self._console.print(f"the trackers failed ({reason}): training goes on without", soft_wrap=True, highlight=False)
+                    self._console.print(f"the trackers failed ({reason}): training continues without them", soft_wrap=True, highlight=False)
         if not self._console.is_terminal:
             rate = machine["images_per_second"]
             left = (self._total - metrics["images"]) / rate
-            with suppress(OSError):  # nor does a pipe
+            with suppress(OSError):  # nor does a closed pipe
                 self._console.print(
                     f"{metrics['images']:,}/{self._total:,} images  loss {metrics['loss']:.4g}  gradient norm "
                     f"{metrics['gradient_norm']:.3g}  {rate:,.0f} images/s  {left / 60:.1f} min left",

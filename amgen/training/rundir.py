@@ -1,4 +1,4 @@
-"""The run directory: opened fresh, resumed, or refused."""
+"""The run directory: created, resumed, or refused."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,28 +14,28 @@ from amgen.model import checkpoints
 
 CONFIG = "config.yaml"
 LOCK = ".lock"
-"""A file of the run directory that the training at work there holds a lock on. Folders cannot be locked on network file systems."""
+"""A file of the run directory, locked while a training writes there. Folders cannot be locked on network file systems."""
 CONTENTS = (CONFIG, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval", "report.html")
 
 
 @contextmanager
-def hold(run: Path, say: Callable[[str], None] = print) -> Iterator[None]:
-    """Keep other trainings out of a run directory; the operating system lets go when this process ends, however it does.
+def lock(run: Path, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Lock a run directory against other trainings. The operating system releases the lock when this process ends, however it ends.
 
-    Where the file system knows no locks, a line says so and nobody is kept out.
+    Where the file system has no locks, a line says so and nothing is locked.
 
     Raises:
-        UserError: if another training holds it.
+        UserError: if another training has locked it.
     """
-    lock = locked(make_folder(run) / LOCK)
+    file = locked(make_folder(run) / LOCK)
     try:
-        possible = lock.__enter__()
+        possible = file.__enter__()
     except BlockingIOError:
-        raise UserError(f"another training is at work in {run}: wait for it, stop it, or choose another --run-dir") from None
+        raise UserError(f"another training writes to {run}: wait for it, stop it, or choose another --run-dir") from None
     with ExitStack() as stack:
-        stack.push(lock)
+        stack.push(file)
         if not possible:
-            say(f"the file system of {run} has no locks: make sure yourself that no other training is at work there")
+            say(f"the file system of {run} has no locks: make sure that no other training writes there")
         yield
 
 
@@ -47,10 +47,10 @@ def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
     """
     file = run / CONFIG
     if not file.exists():
-        # What a run killed in its first moments was writing is no stranger.
-        strangers = [entry.name for entry in run.iterdir() if entry.name != LOCK and not is_temporary(entry)]
-        if strangers:
-            raise UserError(f"{run} is not empty and holds no {CONFIG} (it holds {strangers[0]}): choose another --run-dir")
+        # Temporary files are those of a run that was killed while it started.
+        unknown = [entry.name for entry in run.iterdir() if entry.name != LOCK and not is_temporary(entry)]
+        if unknown:
+            raise UserError(f"{run} is not empty and holds no {CONFIG} (it holds {unknown[0]}): choose another --run-dir")
     elif restart:
         clear_run(run)
     else:
@@ -66,13 +66,13 @@ def prepare_run(run: Path, options: Config, restart: bool) -> Path | None:
 
 
 MEASURED = ("data.times", "data.origin", "data.axes")
-"""Options of populations that the table decides where they are not given."""
+"""Options of populations that are measured from the table where they are not given."""
 SHOWN = 60
 """Most characters of an option's value in an error."""
 
 
 def _described(differences: dict[str, tuple[Any, Any]], options: Config) -> str:
-    """Return what differs, on one line: numbers measured of the data by their names alone."""
+    """Return what differs, on one line. Options measured from the data are only named."""
     parts = []
     for key, values in differences.items():
         if key in MEASURED:
@@ -84,7 +84,7 @@ def _described(differences: dict[str, tuple[Any, Any]], options: Config) -> str:
                 f", which cannot be changed because training.decay={options.training.decay:g} made the learning rate fall towards the end"
             )
     if measured := [key for key in MEASURED if key in differences]:
-        parts.append(f"the table changed ({', '.join(measured)} of {getattr(options.data, 'path', options.data.kind)} are others now)")
+        parts.append(f"the table changed ({', '.join(measured)} of {getattr(options.data, 'path', options.data.kind)} differ now)")
     return ", ".join(parts)
 
 

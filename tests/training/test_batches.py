@@ -3,7 +3,7 @@ import torch
 from amgen.config import DataConfig
 from amgen.data import TrainingStream, open_dataset
 from amgen.paths import OptimalTransportCoupling
-from amgen.training.coupled import CoupledStream
+from amgen.training.batches import CoupledStream
 
 
 def test_pairs_do_not_depend_on_who_asks() -> None:

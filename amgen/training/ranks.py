@@ -1,4 +1,4 @@
-"""The other processes of a run: how they may be joined, and what happens when one of them dies."""
+"""The processes of a run: which launchers are refused, and what happens when one of the processes fails or dies."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,11 +22,11 @@ SHARDED = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "sharding by a parallelism configuration",
 }
-"""Environment variables by which a launcher asks for divided weights."""
+"""Environment variables by which a launcher asks for sharded weights."""
 
 
 def refuse_sharding() -> None:
-    """Refuse launchers that divide the weights among the processes.
+    """Refuse launchers that shard the weights among the processes.
 
     Raises:
         UserError: with the reason.
@@ -61,72 +61,72 @@ def notice_lost_peers(run: Path, rank: int, processes: int) -> Iterator[None]:
         ) from None
 
 
-class GivenUp(AmgenError):
-    """Work that the processes share failed in one of them, and all have left it."""
+class SharedWorkFailed(AmgenError):
+    """Work that the processes share failed in one of them, and all of them stop it."""
 
 
 @dataclass(frozen=True)
-class CarefulProcesses(Processes):
-    """Processes that all leave a shared work when it fails in one of them, instead of waiting for it.
+class FaultTolerantProcesses(Processes):
+    """Processes that all stop a shared work when it fails in one of them, instead of waiting for the one that failed.
 
-    Before anything is exchanged, each says whether it is still at work; so whoever fails says so once (`give_up`) and is heard by the
-    others at their next exchange, or at the end (`finish`).
+    Before each exchange, every process reports whether it has failed. A process that fails reports it once (`report_failure`); the others
+    learn of it at their next exchange, or at the end (`finish`).
     """
 
     def gather(self, values: list[T]) -> list[T]:
-        """Return the lists of all processes joined. Raises GivenUp in all if one has given up."""
+        """Return the lists of all processes joined. Raises SharedWorkFailed in all of them if one has failed."""
         self.finish()
         return super().gather(values)
 
     def merge(self, table: Tensor) -> Tensor:
-        """Add up tables. Raises GivenUp in all if one has given up."""
+        """Add up tables. Raises SharedWorkFailed in all processes if one has failed."""
         self.finish()
         return super().merge(table)
 
     def finish(self) -> None:
-        """Wait for the others to come as far. Raises GivenUp in all if one has given up."""
+        """Wait until the others are here. Raises SharedWorkFailed in all processes if one has failed."""
         if reason := next(filter(None, super().gather([""])), None):
-            raise GivenUp(reason)
+            raise SharedWorkFailed(reason)
 
-    def give_up(self, reason: str) -> None:
-        """Tell the others that this process has left the work."""
+    def report_failure(self, reason: str) -> None:
+        """Tell the others that the work has failed in this process."""
         super().gather([reason])
 
 
 @contextmanager
-def forgiving(processes: CarefulProcesses, say: Callable[[str], None], what: str) -> Iterator[None]:
-    """Run a block that all processes share and that may fail: then one line says so, and all go on behind it.
+def tolerate_failure(processes: FaultTolerantProcesses, say: Callable[[str], None], what: str) -> Iterator[None]:
+    """Run a block that all processes share and that may fail. A failure is reported in one line, and training continues after the block.
 
     Args:
         processes: those that the block works with.
-        say: takes the line, in the main process.
+        say: prints the line, in the main process.
         what: the work, which begins the line.
     """
     reason = ""
     try:
         yield
         processes.finish()
-    except GivenUp as error:
+    except SharedWorkFailed as error:
         reason = str(error)
-    except Exception as error:  # whatever it is: a picture is not worth a training
+    except Exception as error:  # whatever it is: an image grid is not worth a training
         if isinstance(error, PeerLost) or (isinstance(error, RuntimeError) and processes.count > 1 and of_a_peer(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, AmgenError) and not out_of_memory(error):
             reason = f"{type(error).__name__}: {reason}"
-        processes.give_up(reason)
+        processes.report_failure(reason)
     if reason and processes.main:
-        say(f"{what} failed ({reason}): training goes on without")
+        say(f"{what} failed ({reason}): training continues without it")
 
 
 @contextmanager
 def explain_failures(device: torch.device, images: int, workers: int) -> Iterator[None]:
-    """Turn what libraries raise when memory runs out, or when a reading process is killed, into a line.
+    """Turn what libraries raise when memory runs out, or when a worker process is killed, into one line.
 
     Args:
         device: where the network is.
-        images: that a process holds in one pass; 0 while the network is made.
-        workers: reading processes.
+        images: images that a process holds in one pass; 0 while the network is built.
+        workers: worker processes that load data.
 
     Raises:
         UserError: with what to do.
@@ -136,15 +136,15 @@ def explain_failures(device: torch.device, images: int, workers: int) -> Iterato
     except (RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
         if out_of_memory(error) and not images:
-            raise UserError(f"{device} has not the memory for this network ({reason}): set a smaller action.width") from None
+            raise UserError(f"{device} has not enough memory for this network ({reason}): set a smaller action.width") from None
         if out_of_memory(error):
             raise UserError(
-                f"{device} has not the memory for a pass of {images:,} images ({reason}): set training.micro_batch to a part of them, "
+                f"{device} has not enough memory for a pass of {images:,} images ({reason}): set training.micro_batch to a part of them, "
                 "training.checkpoint_activations=true, or a smaller training.batch_size"
             ) from None
         if "DataLoader worker" in str(error):
             raise UserError(
-                f"one of the data.workers={workers} reading processes was killed ({reason}), most often because memory ran out: "
+                f"one of the data.workers={workers} worker processes was killed ({reason}), most often because memory ran out: "
                 "set fewer data.workers or a smaller data.memory_mb, and run the same command again"
             ) from None
         raise

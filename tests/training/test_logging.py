@@ -12,9 +12,9 @@ from amgen import config
 from amgen.core.errors import UserError
 from amgen.model import checkpoints
 from amgen.model.build import build_action
+from amgen.training.logging import MetricsFile
 from amgen.training.main import train
-from amgen.training.measures import gradient_norms
-from amgen.training.tracking import MetricsFile
+from amgen.training.measurements import block_norms, gradient_norms
 
 OPTIONS = [*TINY, "training.sample_every=0"]
 
@@ -43,7 +43,7 @@ def test_blocks_share_the_gradient() -> None:
     for parameter in action.parameters():
         parameter.grad = torch.full_like(parameter, 2.0)
     expected = 2 * sum(parameter.numel() for parameter in action.body.down[0].parameters()) ** 0.5
-    assert gradient_norms(action)["gradient_norm/down.0"] == pytest.approx(expected)
+    assert block_norms(gradient_norms(action))["gradient_norm/down.0"] == pytest.approx(expected)
 
 
 def test_the_machine_is_measured_apart(tmp_path: Path) -> None:
@@ -122,4 +122,7 @@ def test_trackers_that_fail_end_no_training(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Accelerator, "log", fail)
     assert len(run(tmp_path / "run", "training.trackers=[tensorboard]")) == 3
     said = capsys.readouterr().out
-    assert said.count("the trackers failed (UsageError: api_key not configured (no-tty) call wandb.login()): training goes on without") == 1
+    assert (
+        said.count("the trackers failed (UsageError: api_key not configured (no-tty) call wandb.login()): training continues without them")
+        == 1
+    )

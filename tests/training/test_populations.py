@@ -14,7 +14,7 @@ from amgen.config import Config
 from amgen.core.errors import UserError
 from amgen.data.systems.mixture import Mixture
 from amgen.model import checkpoints
-from amgen.sampling.populations import carry
+from amgen.sampling.populations import simulate_population
 from amgen.training.main import train
 
 TINY = [
@@ -91,8 +91,8 @@ def test_what_the_data_decided_is_recorded(table: Path, tmp_path: Path) -> None:
     assert batch.inputs is not None
     np.testing.assert_allclose(batch.inputs, first[:5], rtol=0, atol=1e-5)
     assert torch.equal(model.sample(5), batch.images)
-    carried = carry(model, batch.inputs, [0.0, 2.0])
-    torch.testing.assert_close(carried.points[-1], batch.images, rtol=0, atol=1e-4)
+    simulated = simulate_population(model, batch.inputs, [0.0, 2.0])
+    torch.testing.assert_close(simulated.points[-1], batch.images, rtol=0, atol=1e-4)
 
 
 def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
     (batch,) = sampling.generate_all(model, model.config.sampling, range(30), sampling.Request(images=sampling.start_images(model, None)))
     assert batch.inputs is not None
     assert batch.log_weights is not None
-    grown = carry(model, batch.inputs, [0.0, 2.0]).log_weights[-1]
+    grown = simulate_population(model, batch.inputs, [0.0, 2.0]).log_weights[-1]
     start = np.log(masses[:30] / masses[:30].mean())
     np.testing.assert_allclose(batch.log_weights - grown, start, rtol=0, atol=1e-5)
 
@@ -191,8 +191,8 @@ def test_mass_passes_between_bells(tmp_path: Path) -> None:
     train(config.load("mixture-unbalanced", more), tmp_path)
     mixture = Mixture()
     points, _ = mixture.sample(2000, np.random.default_rng(5))
-    carried = carry(sampling.load(tmp_path), torch.tensor(points), [0.0, 1.0])
-    weights, end = carried.log_weights[-1].exp().numpy(), carried.points[-1].double().numpy()
+    simulated = simulate_population(sampling.load(tmp_path), torch.tensor(points), [0.0, 1.0])
+    weights, end = simulated.log_weights[-1].exp().numpy(), simulated.points[-1].double().numpy()
     shares = np.bincount(mixture.nearest(end), weights, 3) / weights.sum()
     assert 0.5 * np.abs(shares - mixture.shares(1)).sum() < 0.05
     assert weights.mean() == pytest.approx(1, abs=0.05)

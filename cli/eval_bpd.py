@@ -71,7 +71,7 @@ def eval_bpd(
     from amgen.core import checks
     from amgen.core.errors import UserError
     from amgen.core.files import check_output
-    from amgen.evaluation import names
+    from amgen.evaluation import arguments
 
     # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     for option, count in (("--num", num), ("--probes", probes)):
@@ -87,7 +87,7 @@ def eval_bpd(
         "tolerance": tolerance,
         "batch_size": number_or_word(batch_size),
     }
-    names.check_settings(changes)
+    arguments.check_settings(changes)
     preparation = {"path": data, "resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
     checks.check_run(run)
@@ -95,17 +95,17 @@ def eval_bpd(
 
     from amgen.core.processes import Processes
     from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
-    from amgen.evaluation.report import keep
+    from amgen.evaluation.report import save_report
     from amgen.sampling import load
 
     processes = Processes.join(device)
     model = load(run, ema, raw, processes.device)
     options = ode_options(model, {**changes, "tolerance": tolerance or DEFAULT_TOLERANCE})
-    names.check_settings(changes, run=model.config.sampling)
+    arguments.check_settings(changes, run=model.config.sampling)
     report = evaluate(model, options, num, seed, 0 if exact else probes or DEFAULT_PROBES, preparation, processes)
     if processes.main:
         try:
-            print(keep([report], model.run / "eval", json_file))
-        finally:  # whatever cannot be written, the figures are told
+            print(save_report([report], model.run / "eval", json_file))
+        finally:  # the scores are printed even if the file cannot be written
             print("\n".join(report.lines()))
     processes.wait()

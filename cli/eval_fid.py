@@ -102,7 +102,7 @@ def eval_fid(
     from amgen import config
     from amgen.core import checks
     from amgen.core.files import check_output
-    from amgen.evaluation import names
+    from amgen.evaluation import arguments
 
     # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     for option, value in {"--num": num, "--kid-subsets": kid_subsets, "--kid-subset-size": kid_subset_size, "--real": real}.items():
@@ -118,16 +118,16 @@ def eval_fid(
         "guidance": guidance,
         "noise_level": noise_level,
     }
-    combinations = names.sweep(sweep or [])
-    names.check_settings(changes, combinations)
+    combinations = arguments.parse_sweep(sweep or [])
+    arguments.check_settings(changes, combinations)
     preparation = {"resize": resize, "convert": convert}
     config.change(config.DataConfig(), preparation)
     if data is not None and data.endswith(".npz") and held_out is None:
-        names.check_unprepared(data, preparation)
-    names.check_features(features)
-    wanted = () if metrics == "all" else names.metrics(metrics)
+        arguments.check_unprepared(data, preparation)
+    arguments.check_features(features)
+    wanted = () if metrics == "all" else arguments.parse_metrics(metrics)
     if num is not None:
-        names.check_counts(wanted, num, real, kid_subset_size)
+        arguments.check_counts(wanted, num, real, kid_subset_size)
     checks.check_plot("--plot", plot)
     checks.check_picture("--neighbours", neighbours)
     checks.check_run(run)
@@ -137,18 +137,20 @@ def eval_fid(
     from amgen.core.processes import Processes
     from amgen.dynamics import Unbalanced
     from amgen.evaluation import sweep as sweeps
-    from amgen.evaluation.evaluate import Evaluator, MetricOptions, check_pairs, chosen_metrics, save_pairs
+    from amgen.evaluation.evaluator import Evaluator
     from amgen.evaluation.features import make_extractor
+    from amgen.evaluation.metric_options import MetricOptions, select_metrics
+    from amgen.evaluation.neighbours import check_neighbours, save_neighbours
     from amgen.evaluation.reference import open_reference
-    from amgen.evaluation.report import keep, table
+    from amgen.evaluation.report import save_report, table
     from amgen.model.classes import class_names, find_label
     from amgen.sampling import Request, load, prepare, start_images
 
     processes = Processes.join(device)
-    folders = sweeps.chosen_checkpoints(run, checkpoints)
+    folders = sweeps.select_checkpoints(run, checkpoints)
     model = load(folders[-1], ema, raw, processes.device)
     options = model.options(changes)
-    names.check_settings(changes, combinations, model.config.sampling)
+    arguments.check_settings(changes, combinations, model.config.sampling)
     for combination in combinations:
         model.options({**changes, **combination})
     number = find_label(model.config, label)
@@ -175,18 +177,18 @@ def eval_fid(
         )
         for path, count, advice in [(data, real, FEWER)] + ([(held_out, None, "")] if held_out is not None else [])
     ]
-    choices = MetricOptions(
-        chosen_metrics(metrics, extractor, opened[0], isinstance(model.dynamics, Unbalanced)), kid_subsets, kid_subset_size
+    metric_options = MetricOptions(
+        select_metrics(metrics, extractor, opened[0], isinstance(model.dynamics, Unbalanced)), kid_subsets, kid_subset_size
     )
     if neighbours is not None:
-        check_pairs(neighbours, choices, opened[0])
-    evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])
+        check_neighbours(neighbours, metric_options.metrics, opened[0])
+    evaluator = Evaluator(extractor, opened[0], metric_options, processes, *opened[1:])
     evaluations, settings = sweeps.evaluate_all(evaluator, folders, combinations, changes, num, request, (ema, raw))
     if not processes.main:
         return
     rows = table(evaluations, settings)
     try:
-        print(keep(evaluations, model.run / "eval", json_file))
+        print(save_report(evaluations, model.run / "eval", json_file))
         if csv_file is not None:
             sweeps.write_csv(csv_file, rows)
             print(f"wrote {csv_file}")
@@ -195,10 +197,10 @@ def eval_fid(
             print(f"wrote {plot}")
         if neighbours is not None:
             last = model.options({**changes, **combinations[-1]})
-            save_pairs(neighbours, model, last, sweeps.request_of(request, last), evaluations[-1], opened[0])
+            save_neighbours(neighbours, model, last, sweeps.request_of(request, last), evaluations[-1], opened[0])
             print(f"wrote {neighbours}")
-    finally:  # whatever cannot be written, the figures are told
+    finally:  # the scores are printed even if a file cannot be written
         if len(evaluations) > 1:
-            sweeps.print_table(rows, extractor.figure(""))
+            sweeps.print_table(rows, extractor.suffix)
         else:
             print("\n".join(evaluations[0].lines()))

@@ -33,7 +33,7 @@ def reference_stats(
     from amgen import config
     from amgen.core.errors import UserError
     from amgen.core.files import check_output
-    from amgen.evaluation.names import check_features
+    from amgen.evaluation.arguments import check_features
 
     # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
     positive("--batch-size", batch_size)
@@ -51,7 +51,7 @@ def reference_stats(
     from amgen.core.processes import Processes
     from amgen.data import open_dataset
     from amgen.evaluation.features import make_extractor
-    from amgen.evaluation.reference import cached, of_images
+    from amgen.evaluation.reference import cache_file, of_images
 
     processes = Processes.join(device)
     extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
@@ -65,5 +65,5 @@ def reference_stats(
     print(f"{reference.count:,} images of {reference.description}, features {features}, {extractor.dimension} dimensions")
     if not extractor.reproducible:
         print("not cached: the weights of such features are not known")
-    elif cached(reference.about).is_file():
-        print(f"cached in {cached(reference.about)}")
+    elif cache_file(reference.about).is_file():
+        print(f"cached in {cache_file(reference.about)}")

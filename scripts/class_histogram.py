@@ -12,7 +12,7 @@ import torch
 from amgen import config, sampling
 from amgen.core.errors import UserError
 from amgen.data import open_dataset, to_float
-from amgen.evaluation.digits import pretrained
+from amgen.evaluation.features.digits import pretrained
 from amgen.model.build import build_masses
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from amgen import config, sampling
 from amgen.core.processes import Processes
-from amgen.evaluation.evaluate import Evaluator
+from amgen.evaluation.evaluator import Evaluator
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
 from amgen.training.main import train

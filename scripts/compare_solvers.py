@@ -11,7 +11,7 @@ from typing import Any
 from amgen import sampling
 from amgen.config import ODE_SOLVERS
 from amgen.core.processes import Processes
-from amgen.evaluation.evaluate import Evaluator
+from amgen.evaluation.evaluator import Evaluator
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
 from amgen.evaluation.report import table

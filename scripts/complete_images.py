@@ -13,7 +13,7 @@ import torch
 from amgen import sampling
 from amgen.core.errors import UserError
 from amgen.core.randomness import Purpose, gaussian
-from amgen.evaluation.restoration import Restoration, baselines, figures
+from amgen.evaluation.restoration import Restoration, baselines, restoration_scores
 from amgen.sampling import Model, Request
 from amgen.solvers import SDE_SOLVERS
 from amgen.visualization.grids import make_grid
@@ -47,8 +47,8 @@ def main() -> None:
     for name, made in baselines(model, indices, request).items():
         restoration.add(indices, made, truths, name)
     print(f"{options.num} images of {images.source.description}; without a name: one draw of the model")
-    for figure in figures(restoration.values(), model.config.image_shape):
-        print(figure.line())
+    for score in restoration_scores(restoration.values(), model.config.image_shape):
+        print(score.line())
     exact = (draws[0] == truths).float().mean()
     print(f"{exact:.1%} of the values of a draw equal the truth exactly")
     shown = slice(0, min(8, options.num))

@@ -46,9 +46,11 @@ from amgen.core.errors import AmgenError, UserError
 from amgen.core.files import make_folder
 from amgen.core.processes import Processes
 from amgen.data import ImageDataset, open_dataset, to_float, to_uint8
-from amgen.evaluation.features import Digits, FeatureExtractor, make_extractor
-from amgen.evaluation.metrics import distance, frechet_error, matched_distance
-from amgen.evaluation.reference import Moments, Reference, of_images
+from amgen.evaluation.features import FeatureExtractor, make_extractor
+from amgen.evaluation.features.digits import DigitFeatures
+from amgen.evaluation.frechet import frechet_distance, frechet_error, matched_distance
+from amgen.evaluation.moments import Moments
+from amgen.evaluation.reference import Reference, of_images
 from amgen.solvers import FIXED_STEP, StepGrid
 from amgen.visualization.grids import save_grid
 
@@ -58,10 +60,10 @@ MOST_GENERATED = 2_000
 MOST_REAL = 4_000
 
 
-class HalvedDigits(Digits):
+class HalvedDigits(DigitFeatures):
     """The features of 8x8 digits, of images of twice their size."""
 
-    name, metric = "digits, halved", "FD (digits features at half size)"
+    name, distance_name = "digits, halved", "FD (digits features at half size)"
     preparation = "mean of every 2x2 pixels"
 
     def check(self, channels: int, size: int) -> None:
@@ -214,7 +216,7 @@ def compare(arena: Arena, options: argparse.Namespace, rates: dict[str, float]) 
     return {
         "data": arena.description,
         "fingerprint": arena.dataset.source.fingerprint(),
-        "metric": arena.extractor.metric,
+        "metric": arena.extractor.distance_name,
         "features": arena.extractor.describe(),
         "settings": arena.settings.model_dump(mode="json"),
         "rows": rows,
@@ -237,7 +239,7 @@ def score(training: Training, arena: Arena, options: argparse.Namespace) -> tupl
         "method": method.name,
         "seed": settings.seed,
         "parameters": method.parameters,
-        "fd": distance(own, real.moments),
+        "fd": frechet_distance(own, real.moments),
         "fd_error": frechet_error(features, own, real.moments),
         "generated": num,
         "real": len(real.features),
@@ -264,7 +266,8 @@ def heading(arena: Arena, row: dict[str, Any], methods: Sequence[Method]) -> lis
     return [
         f"{arena.description}: {len(arena.dataset):,} images, batch {settings.training.batch_size}, coupling {settings.coupling.kind}; "
         f"parameters: {counts}",
-        f"{arena.extractor.metric}: {features['dimension']} dimensions, preparation: {features['preparation']}; {row['generated']:,} "
+        f"{arena.extractor.distance_name}: {features['dimension']} dimensions, preparation: {features['preparation']}; "
+        f"{row['generated']:,} "
         f"generated against {row['real']:,} real images, NFE {row['evaluations']}",
         f"floor (real against real, n = {row['matched_n']:,} a side): {row['floor']:.4g} +- {row['floor_error']:.2g}",
         f"{'method':6} {'seed':>4} {'FD':>18} {'FD at n = ' + format(row['matched_n'], ','):>20} {'x floor':>8} {'loss':>8} {'steps':>7} "

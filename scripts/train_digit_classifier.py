@@ -1,4 +1,4 @@
-"""Train the classifier behind the `digits` features and write amgen/evaluation/digits.safetensors.
+"""Train the classifier behind the `digits` features and write amgen/evaluation/features/digits.safetensors.
 
 Usage: python scripts/train_digit_classifier.py
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from amgen.config import DataConfig
 from amgen.data import open_dataset, to_float
-from amgen.evaluation.digits import WEIGHTS, DigitClassifier, accuracy, training_loss
+from amgen.evaluation.features.digits import WEIGHTS, DigitClassifier, accuracy, training_loss
 
-OUTPUT = Path(__file__).parent.parent / "amgen" / "evaluation" / WEIGHTS
+OUTPUT = Path(__file__).parent.parent / "amgen" / "evaluation" / "features" / WEIGHTS
 EPOCHS, BATCH = 60, 64
 
 

@@ -40,12 +40,22 @@ from amgen.config.parts import (
 )
 from amgen.config.reading import apply_overrides, change, load, parse, preset_names, preset_summary, read_yaml
 from amgen.config.run import Config
-from amgen.config.stages import ADAPTIVE_SOLVERS, ODE_SOLVERS, SDE_SOLVERS, SOLVERS, EvaluationConfig, SamplingConfig, TrainingConfig
+from amgen.config.stages import (
+    ADAPTIVE_SOLVERS,
+    METRICS,
+    ODE_SOLVERS,
+    SDE_SOLVERS,
+    SOLVERS,
+    EvaluationConfig,
+    SamplingConfig,
+    TrainingConfig,
+)
 
 __all__ = [
     "ADAPTIVE_SOLVERS",
     "MAX_MASK",
     "MAY_CHANGE",
+    "METRICS",
     "NOT_PREPARATION",
     "ODE_SOLVERS",
     "SDE_SOLVERS",

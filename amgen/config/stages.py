@@ -1,6 +1,6 @@
 """The sections that say how to train, to sample and to evaluate."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -146,6 +146,10 @@ SDE_SOLVERS = ("euler-maruyama", "sra1", "stochastic-heun")
 SOLVERS = (*ODE_SOLVERS, *SDE_SOLVERS)
 """Names of the solvers, here so that they are checked and listed before torch is loaded."""
 
+Metric = Literal["fid", "kid", "is", "prc", "nearest"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+"""Names of the metrics, in the order of reports."""
+
 
 class EvaluationConfig(Section):
     """Scores measured while training. The averaged weights of the first rate are scored; the best ones are kept as checkpoints/best."""
@@ -154,7 +158,7 @@ class EvaluationConfig(Section):
         0, ge=0, le=10**15, description="Images between evaluations, 0 for none; the end of the run counts.", json_schema_extra=MAY_CHANGE
     )
     features: str = Field("inception", description="Features, as for amgen eval-fid.", json_schema_extra=MAY_CHANGE)
-    metrics: tuple[Literal["fid", "kid", "is", "prc", "nearest"], ...] = Field(
+    metrics: tuple[Metric, ...] = Field(
         ("fid",), min_length=1, description="What to measure; the first one in the order of this list decides which is best.",
         json_schema_extra=MAY_CHANGE,
     )  # fmt: skip

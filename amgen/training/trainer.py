@@ -24,8 +24,9 @@ from amgen.core.errors import Diverged, Interrupted, UserError
 from amgen.core.files import make_folder, write_json
 from amgen.core.randomness import Purpose, derive_seed, dropout_seeds, rademacher, uniform, uniforms
 from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, TrainingStream
-from amgen.evaluation.evaluate import Evaluator, MetricOptions
+from amgen.evaluation.evaluator import Evaluator
 from amgen.evaluation.features import make_extractor
+from amgen.evaluation.metric_options import MetricOptions
 from amgen.evaluation.reference import open_reference
 from amgen.evaluation.report import Evaluation
 from amgen.model import checkpoints

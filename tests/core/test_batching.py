@@ -21,8 +21,9 @@ from amgen.core.errors import UserError
 from amgen.core.processes import Processes
 from amgen.data import open_dataset
 from amgen.evaluation import likelihood
-from amgen.evaluation.evaluate import Choices, Evaluator
-from amgen.evaluation.features import Digits, make_extractor
+from amgen.evaluation.evaluator import Evaluator
+from amgen.evaluation.features import make_extractor
+from amgen.evaluation.features.digits import DigitFeatures
 from amgen.evaluation.reference import of_images
 from amgen.sampling.inversion import encode_all
 from amgen.sampling.trajectory import record
@@ -243,7 +244,7 @@ def test_figures_come_out_where_memory_is_scarce(scarce: None, trained: Path, ca
     """Scores and likelihoods are those of batches that fit."""
     model = sampling.load(trained)
     extractor = make_extractor("digits", 1, 8)
-    score = Evaluator(extractor, of_images(open_dataset(DataConfig()), extractor, Processes(), cache=False), Choices())
+    score = Evaluator(extractor, of_images(open_dataset(DataConfig()), extractor, Processes(), cache=False))
     likely = [likelihood.evaluate(model, likelihood.ode_options(model, {"solver": "heun", "batch_size": size}), 8) for size in (8, 2)]
     scores = [score(model, model.options({"batch_size": size}), 8) for size in (8, 2)]
     for large, small in (likely, scores):
@@ -255,7 +256,7 @@ def test_features_that_take_memory_make_batches_small(trained: Path, monkeypatch
     """Half of 32 MB of free memory holds two images of which each takes 6 MB in the extractor, and hundreds of the model alone."""
     sizes: list[int] = []
 
-    class Hungry(Digits):
+    class Hungry(DigitFeatures):
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
             sizes.append(len(images))
             torch.zeros(len(images), 6 * 2**18)
@@ -266,7 +267,7 @@ def test_features_that_take_memory_make_batches_small(trained: Path, monkeypatch
     monkeypatch.setattr(batching, "free_bytes", lambda device: 32 * 2**20)
     model = sampling.load(trained)
     sizes.clear()
-    Evaluator(extractor, reference, Choices())(model, model.options({"batch_size": "auto"}), 8)
+    Evaluator(extractor, reference)(model, model.options({"batch_size": "auto"}), 8)
     assert sizes == [1, 2, 2, 2, 2, 2]  # two to measure, then all
 
 

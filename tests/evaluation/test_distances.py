@@ -55,8 +55,8 @@ def test_wasserstein_of_a_shift_is_its_length(power: int) -> None:
 def test_wasserstein_on_the_line_is_that_of_quantiles() -> None:
     x, y = RNG.normal(size=(30, 1)), RNG.exponential(size=(30, 1))
     for power in (1, 2):
-        sorted_gap = np.abs(np.sort(x[:, 0]) - np.sort(y[:, 0])) ** power
-        assert wasserstein(x, y, power) == pytest.approx(sorted_gap.mean() ** (1 / power), rel=1e-12)
+        difference = np.abs(np.sort(x[:, 0]) - np.sort(y[:, 0])) ** power
+        assert wasserstein(x, y, power) == pytest.approx(difference.mean() ** (1 / power), rel=1e-12)
 
 
 def test_unequal_numbers_and_weights() -> None:

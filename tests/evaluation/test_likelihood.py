@@ -21,8 +21,8 @@ from amgen.dynamics import Balanced, ConvexCost, Dynamics, DynamicsType
 from amgen.evaluation.likelihood import (
     CELL,
     OFFSET,
-    bits_figure,
     bits_per_dimension,
+    bits_score,
     check,
     choose,
     dequantise,
@@ -42,7 +42,7 @@ ROTATION = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torc
 
 
 class GaussianAction(torch.nn.Module):
-    """The action that carries N(0, 1) to N(R m, R diag(c^2) R') on the linear path: quadratic, with the Hessian R diag(rate) R'."""
+    """The action that transports N(0, 1) to N(R m, R diag(c^2) R') on the linear path: quadratic, with the Hessian R diag(rate) R'."""
 
     def __init__(self, mean: Tensor = MEAN, scale: Tensor = SCALE, rotation: Tensor | None = None):
         super().__init__()
@@ -224,15 +224,15 @@ def test_draws_belong_to_images() -> None:
 def test_errors_of_the_mean() -> None:
     """Over 20,000 images with a spread of 0.3 and 2 probes with one of 0.1: every error within 3%, some 5 of its standard errors."""
     truth = 4 + 0.3 * torch.randn(20_000, 1, dtype=torch.float64)
-    figure = bits_figure(truth + 0.1 * torch.randn(20_000, 2, dtype=torch.float64), exact=False)
+    score = bits_score(truth + 0.1 * torch.randn(20_000, 2, dtype=torch.float64), exact=False)
     root = 20_000**0.5
-    assert figure.standard_error == pytest.approx((0.3**2 + 0.1**2 / 2) ** 0.5 / root, rel=0.03)
-    assert abs(figure.value - 4) < 5 * figure.standard_error
-    assert figure.details["probe_standard_error_of_one_image"] == pytest.approx(0.1 / 2**0.5, rel=0.03)
-    assert figure.details["probe_standard_error"] == pytest.approx(0.1 / 2**0.5 / root, rel=0.03)
-    assert "probe_standard_error" not in bits_figure(truth, exact=False).details
-    assert "not known" in bits_figure(truth, exact=False).note
-    assert "exact" in bits_figure(truth, exact=True).note
+    assert score.standard_error == pytest.approx((0.3**2 + 0.1**2 / 2) ** 0.5 / root, rel=0.03)
+    assert abs(score.value - 4) < 5 * score.standard_error
+    assert score.details["probe_standard_error_of_one_image"] == pytest.approx(0.1 / 2**0.5, rel=0.03)
+    assert score.details["probe_standard_error"] == pytest.approx(0.1 / 2**0.5 / root, rel=0.03)
+    assert "probe_standard_error" not in bits_score(truth, exact=False).details
+    assert "not known" in bits_score(truth, exact=False).note
+    assert "exact" in bits_score(truth, exact=True).note
 
 
 def untrained(*overrides: str) -> sampling.Model:
@@ -371,7 +371,7 @@ def test_divergence_names_the_image(solver: ODESolver) -> None:
 
 
 def test_guidance_is_left_out() -> None:
-    """A run that draws with guidance says so, and gives the same figure without."""
+    """A run that generates with guidance says so, and the score is the same as without."""
     conditional, plain = (
         measured(untrained("action.classes=10", "action.label_dropout=0.1", f"sampling.guidance={strength}"), num=3)
         for strength in (2.0, 1.0)
@@ -395,14 +395,14 @@ def test_the_command(torus: Path) -> None:
     assert outcome.code == 0, outcome.err
     [file] = (torus / "eval").glob("bpd-000000016-*.json")
     stored = json.loads(file.read_text())
-    keys = ["figures", "generated", "real", "reference", "features", "model", "sampling", "seconds", "warnings", "choices"]
+    keys = ["scores", "generated", "real", "reference", "features", "model", "sampling", "seconds", "warnings", "metric_options"]
     assert list(stored) == keys
     assert (stored["generated"], stored["real"], stored["features"]) == (0, 4, None)
     assert stored["sampling"] == {"solver": "heun", "steps": 2, "NFE": 4, "seed": 0, "probes": 4}
-    (figure,) = stored["figures"]
-    assert figure["name"] == "bits/dim"
-    assert figure["value"] == pytest.approx(math.log2(510), abs=0.5)
-    assert f"bits/dim {figure['value']:.4g} +- {figure['standard_error']:.2g}" in outcome.out
+    (score,) = stored["scores"]
+    assert score["name"] == "bits/dim"
+    assert score["value"] == pytest.approx(math.log2(510), abs=0.5)
+    assert f"bits/dim {score['value']:.4g} +- {score['standard_error']:.2g}" in outcome.out
     assert "4 real images of the embedded digits, drawn by the seed from 1,797" in outcome.out
     exact = run_cli(*command, "--num", "2", "--exact", "--json", torus / "exact.json")
     assert exact.code == 0, exact.err
@@ -432,7 +432,7 @@ def test_mistakes_cost_one_line(options: list[str], message: str, torus: Path) -
 
 
 def test_two_processes_share_the_work(torus: Path, tmp_path: Path) -> None:
-    """Over gloo: the figures of one process to 1e-6, once."""
+    """Over gloo: the scores of one process to 1e-6, once."""
     options = ["-n", "9", "--batch-size", "4", "--solver", "heun", "--steps", "2", "--json"]
     process = amgen_process("eval-bpd", torus, *options, tmp_path / "two.json", processes=2)
     output, errors = process.communicate(timeout=120)
@@ -442,4 +442,4 @@ def test_two_processes_share_the_work(torus: Path, tmp_path: Path) -> None:
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert two["sampling"] == one["sampling"]
     for key in ("value", "standard_error"):
-        assert two["figures"][0][key] == pytest.approx(one["figures"][0][key], abs=1e-6)
+        assert two["scores"][0][key] == pytest.approx(one["scores"][0][key], abs=1e-6)

@@ -15,7 +15,7 @@ from torch import Tensor
 from amgen import config, sampling
 from amgen.core.errors import UserError
 from amgen.data import ImageDataset, open_dataset, to_uint8
-from amgen.evaluation.restoration import Restoration, Score, baselines, figures, structural_similarities, window_of
+from amgen.evaluation.restoration import ImageScore, Restoration, baselines, restoration_scores, structural_similarities, window_of
 from amgen.model.build import build_action
 from amgen.paths import ColourisationPath, Conditioning, InPaintingPath, LinearPath, SuperResolutionPath
 from amgen.paths import Path as ProbabilityPath
@@ -34,7 +34,7 @@ PATHS: dict[str, ProbabilityPath] = {
 }
 
 
-def pictures(*shape: int) -> Tensor:
+def random_images(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
@@ -63,7 +63,7 @@ def numpy_similarity(first: np.ndarray, second: np.ndarray, side: int, sigma: fl
 @pytest.mark.parametrize(("height", "width", "side", "sigma"), [(14, 12, 11, 1.5), (8, 8, 7, 1.5 * 7 / 11), (4, 9, 3, 1.5 * 3 / 11)])
 def test_similarity_is_that_of_an_independent_computation(height: int, width: int, side: int, sigma: float) -> None:
     """Two channels, three pairs, to 1e-10: E[x^2] - E[x]^2 in place of central moments loses about 65025 * 1e-16 beside C2 = 58.5."""
-    truths = pictures(3, 2, height, width)
+    truths = random_images(3, 2, height, width)
     restored = (truths + 20 * torch.randn(truths.shape)).clamp(0, 255).to(torch.uint8)
     assert window_of(height, width) == (side, pytest.approx(sigma))
     found = structural_similarities(restored, truths)
@@ -89,7 +89,7 @@ def test_similarity_at_one_position_of_the_window() -> None:
 @pytest.mark.parametrize("size", [1, 2, 8, 10, 32])
 def test_similarity_of_identical_and_of_constant_images(size: int) -> None:
     """1, and (2ab + C1)/(a^2 + b^2 + C1)."""
-    images = pictures(2, 3, size, size)
+    images = random_images(2, 3, size, size)
     assert structural_similarities(images, images).tolist() == pytest.approx([1, 1], abs=1e-12)
     a, b = 200, 90
     first, second = (torch.full((1, 3, size, size), level, dtype=torch.uint8) for level in (a, b))
@@ -97,14 +97,14 @@ def test_similarity_of_identical_and_of_constant_images(size: int) -> None:
     assert float(structural_similarities(first, second)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_figures_are_means_with_their_errors() -> None:
+def test_scores_are_means_with_their_errors() -> None:
     """Differences of 2, 4 and 8 levels everywhere: e = 4, 16, 64. The error of 10 log10 e is 10/ln 10 times the relative one of e."""
-    truths = pictures(3, 3, 12, 12).clamp(max=240)
+    truths = random_images(3, 3, 12, 12).clamp(max=240)
     restoration = Restoration()
     restoration.add([0, 1, 2], truths + torch.tensor([2, 4, 8], dtype=torch.uint8).reshape(3, 1, 1, 1), truths)
     values = restoration.values()
     assert [values[index][""].squared_error for index in range(3)] == [4, 16, 64]
-    ratio, similarity = figures(values, (3, 12, 12))
+    ratio, similarity = restoration_scores(values, (3, 12, 12))
     assert (ratio.name, ratio.details["unit"], ratio.details["images"], ratio.details["exact"]) == ("PSNR", "dB", 3, 0)
     assert ratio.value == pytest.approx(20 * math.log10(255) - 10 * math.log10(28))
     assert ratio.standard_error == pytest.approx(10 / math.log(10) * np.std([4, 16, 64], ddof=1) / 3**0.5 / 28)
@@ -117,10 +117,10 @@ def test_figures_are_means_with_their_errors() -> None:
     assert 1 > similarities[0] > similarities[1] > similarities[2]
 
 
-def test_images_restored_exactly_leave_every_figure_finite() -> None:
+def test_images_restored_exactly_leave_every_score_finite() -> None:
     """They count in the mean squared error alone; where all are, as if one value of all had been off by one."""
-    values = {0: {"": Score(0.0, 1.0)}, 1: {"": Score(100.0, 0.5)}}
-    ratio, similarity = figures(values, (1, 8, 8))
+    values = {0: {"": ImageScore(0.0, 1.0)}, 1: {"": ImageScore(100.0, 0.5)}}
+    ratio, similarity = restoration_scores(values, (1, 8, 8))
     assert ratio.value == pytest.approx(10 * math.log10(255**2 / 50))
     assert ratio.details["mean_over_images"] == pytest.approx(10 * math.log10(255**2 / 100))
     assert (ratio.details["exact"], ratio.details["mean_over_images_standard_error"]) == (1, None)
@@ -128,25 +128,25 @@ def test_images_restored_exactly_leave_every_figure_finite() -> None:
     assert similarity.value == 0.75
     assert similarity.details["window"] == 7
     for count in (1, 3):
-        found = figures({index: {"": Score(0.0, 1.0)} for index in range(count)}, (1, 8, 8))
+        found = restoration_scores({index: {"": ImageScore(0.0, 1.0)} for index in range(count)}, (1, 8, 8))
         assert found[0].value == pytest.approx(10 * math.log10(255**2 * count * 64))
         assert found[0].details["mean_over_images"] is None
         assert found[0].standard_error == (None if count == 1 else 0)
-        json.dumps([asdict(figure) for figure in found], allow_nan=False)
-    assert figures({}, (1, 8, 8)) == []
+        json.dumps([asdict(score) for score in found], allow_nan=False)
+    assert restoration_scores({}, (1, 8, 8)) == []
 
 
 def test_scores_do_not_depend_on_who_computes_them() -> None:
-    """Whole, and in two processes in another order: the same squared errors, SSIM to rounding, figures in the same order."""
-    truths, restored, other = pictures(3, 7, 3, 12, 12)
+    """Whole, and in two processes in another order: the same squared errors, SSIM to rounding, scores in the same order."""
+    truths, restored, other = random_images(3, 7, 3, 12, 12)
     whole, parts = Restoration(), [Restoration(), Restoration()]
     for method, images in (("bicubic", other), ("", restored)):
         whole.add(range(7), images, truths, method)
         for part, rows in zip(parts, ([6, 0, 3], [5, 1, 2, 4]), strict=True):
             part.add(rows, images[rows], truths[rows], method)
     joined = dict([*parts[0].values().items(), *parts[1].values().items()])
-    expected, found = (figures(values, (3, 12, 12)) for values in (whole.values(), joined))
-    assert [figure.name for figure in found] == ["PSNR", "SSIM", "PSNR (bicubic)", "SSIM (bicubic)"]
+    expected, found = (restoration_scores(values, (3, 12, 12)) for values in (whole.values(), joined))
+    assert [score.name for score in found] == ["PSNR", "SSIM", "PSNR (bicubic)", "SSIM (bicubic)"]
     for first, second in zip(expected, found, strict=True):
         assert second.value == pytest.approx(first.value, rel=1e-12)
         assert second.standard_error == pytest.approx(first.standard_error, rel=1e-9)
@@ -156,28 +156,28 @@ def test_scores_do_not_depend_on_who_computes_them() -> None:
 
 def test_only_bytes_of_one_shape_are_scored() -> None:
     with pytest.raises(ValueError, match="expected uint8 images of one shape"):
-        Restoration().add([0], pictures(1, 1, 8, 8), pictures(1, 3, 8, 8))
+        Restoration().add([0], random_images(1, 1, 8, 8), random_images(1, 3, 8, 8))
     with pytest.raises(ValueError, match="not .* torch.float32 and"):
-        Restoration().add([0], torch.zeros(1, 1, 8, 8), pictures(1, 1, 8, 8))
+        Restoration().add([0], torch.zeros(1, 1, 8, 8), random_images(1, 1, 8, 8))
 
 
-def given_of(path: ProbabilityPath, count: int = 5, channels: int = 3) -> tuple[Tensor, Conditioning, Tensor | None]:
+def conditioning_of(path: ProbabilityPath, count: int = 5, channels: int = 3) -> tuple[Tensor, Conditioning, Tensor | None]:
     data = 2 * torch.rand(count, channels, 8, 8, dtype=torch.float64) - 1
-    choices = torch.rand(count, path.choices, dtype=torch.float64) if path.choices else None
-    return data, path.conditioning(data, choices), choices
+    auxiliary = torch.rand(count, path.auxiliary, dtype=torch.float64) if path.auxiliary else None
+    return data, path.conditioning(data, auxiliary), auxiliary
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_baselines_are_made_of_what_is_given_alone(name: str) -> None:
     """Other unknown pixels, or colours of the same gray, change nothing; other known ones do; known pixels stay as they are."""
     path = PATHS[name]
-    data, conditioning, choices = given_of(path)
+    data, conditioning, auxiliary = conditioning_of(path)
     if conditioning.free is None:
         hidden = torch.tensor([0.587, -0.299, 0.0], dtype=torch.float64).reshape(3, 1, 1)  # no gray: orthogonal to the weights of luma
         other = data + hidden * torch.randn(5, 1, 8, 8, dtype=torch.float64)
     else:
         other = torch.where(conditioning.free.bool(), math.nan, data)
-    for known in (conditioning, path.conditioning(other.nan_to_num(7.0), choices)):
+    for known in (conditioning, path.conditioning(other.nan_to_num(7.0), auxiliary)):
         found, again = path.baselines(data, known), path.baselines(other, known)
         assert found
         for method, images in found.items():
@@ -186,7 +186,7 @@ def test_baselines_are_made_of_what_is_given_alone(name: str) -> None:
             if conditioning.free is not None:
                 assert torch.equal(images.where(conditioning.free == 0, 0), data.where(conditioning.free == 0, 0))
     if name != "in-painting all":
-        changed = path.baselines(-data, path.conditioning(-data, choices))
+        changed = path.baselines(-data, path.conditioning(-data, auxiliary))
         assert all(not torch.allclose(changed[method], images) for method, images in path.baselines(data, conditioning).items())
 
 
@@ -217,7 +217,7 @@ def test_interpolations(factor: int) -> None:
 @pytest.mark.parametrize("name", [name for name in PATHS if "painting" in name])
 def test_fillings_of_painted_regions(name: str) -> None:
     """Against the mean of each channel and brute-force distances, pixel by pixel; the middle gray where nothing is known."""
-    data, conditioning, _ = given_of(PATHS[name], count=3)
+    data, conditioning, _ = conditioning_of(PATHS[name], count=3)
     assert conditioning.free is not None
     found = PATHS[name].baselines(data, conditioning)
     places = torch.cartesian_prod(torch.arange(8), torch.arange(8))
@@ -235,7 +235,7 @@ def test_fillings_of_painted_regions(name: str) -> None:
 
 
 def test_colourisation_is_compared_with_the_gray_image() -> None:
-    data, conditioning, _ = given_of(ColourisationPath())
+    data, conditioning, _ = conditioning_of(ColourisationPath())
     luma = 0.299 * data[:, 0] + 0.587 * data[:, 1] + 0.114 * data[:, 2]
     found = ColourisationPath().baselines(data, conditioning)
     torch.testing.assert_close(found["gray"], luma[:, None].expand(5, 3, 8, 8))
@@ -291,13 +291,13 @@ def test_the_script_compares_a_model_with_its_baselines(
     complete_images.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("+-")[0].rsplit(" ", 2)[0] for line in lines[1:9]] == [
-        f"{figure}{method}" for method in ("", " (mean of 2 draws)", " (bilinear)", " (bicubic)") for figure in ("PSNR", "SSIM")
+        f"{metric}{method}" for method in ("", " (mean of 2 draws)", " (bilinear)", " (bicubic)") for metric in ("PSNR", "SSIM")
     ]
     model, dataset = sampling.load(tmp_path / "run"), open_dataset(config.load("digits").data)
     truths = dataset.images(range(9))
     restoration = Restoration()
     restoration.add(range(9), model.sample(9), truths)
-    assert lines[1] == figures(restoration.values(), (1, 8, 8))[0].line()
+    assert lines[1] == restoration_scores(restoration.values(), (1, 8, 8))[0].line()
     assert (tmp_path / "f.png").exists()
 
 

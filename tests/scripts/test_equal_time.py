@@ -22,7 +22,7 @@ from amgen.core.errors import Diverged, UserError
 from amgen.core.randomness import Purpose, gaussian
 from amgen.data import ImageDataset, open_dataset, to_float
 from amgen.evaluation.features import make_extractor
-from amgen.evaluation.metrics import frechet_distance, matched_distance
+from amgen.evaluation.frechet import frechet_distance, matched_distance
 from amgen.model.build import build_loss, build_path
 from amgen.paths import PathSample
 from amgen.solvers import FIXED_STEP, StepGrid
@@ -234,7 +234,7 @@ def test_magnified_digits() -> None:
     arena = equal_time.open_arena("digits-16", Namespace(width=8, real=100))
     assert arena.dataset.images(range(3)).shape == (3, 1, 16, 16)
     assert arena.description == "the embedded digits magnified, 16x16 gray"
-    assert (arena.extractor.metric, arena.reference.count) == ("FD (digits features at half size)", 100)
+    assert (arena.extractor.distance_name, arena.reference.count) == ("FD (digits features at half size)", 100)
     assert arena.settings.images.size == 16
 
 

@@ -296,10 +296,10 @@ def test_grids_and_scores_are_those_of_the_commands(overrides: list[str], withou
     assert abs(trained - pictures[0]).max() <= 1
     assert abs(trained - pictures[1]).max() > 10
     (file,) = (run / "eval").glob("training-*.json")
-    score = json.loads(file.read_text())["figures"][0]["value"]
+    score = json.loads(file.read_text())["scores"][0]["value"]
     outcome = run_cli("eval-fid", run, "--features", "digits", "--num", "16", "--json", tmp_path / "again.json")
     assert outcome.code == 0, outcome.err
-    assert json.loads((tmp_path / "again.json").read_text())["figures"][0]["value"] == pytest.approx(score, rel=1e-3)
+    assert json.loads((tmp_path / "again.json").read_text())["scores"][0]["value"] == pytest.approx(score, rel=1e-3)
 
 
 # Populations

@@ -62,7 +62,7 @@ def test_pictures_and_evaluations_that_fail_end_no_training(
         raise Diverged("image 3 has values that are not finite")
 
     monkeypatch.setattr("amgen.training.trainer.generate_all", diverge)
-    monkeypatch.setattr("amgen.evaluation.evaluate.generate", lambda *_: [][0])
+    monkeypatch.setattr("amgen.evaluation.evaluator.generate", lambda *_: [][0])
     folder = run(tmp_path / "run", *SCORED)
     lines = capsys.readouterr().out.splitlines()
     expected = "the grid at 96 images failed (image 3 has values that are not finite): training goes on without"

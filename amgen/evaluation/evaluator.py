@@ -58,6 +58,7 @@ class Evaluator:
         >>> model = amgen.load("runs/digits")
         >>> extractor = make_extractor("digits", channels=1, size=8)
         >>> reference = open_reference(None, model.config.images, extractor, Processes(), num=200, cache=False)
+        extracting features of 200 real images of the embedded digits
         >>> evaluation = Evaluator(extractor, reference)(model, model.config.sampling, num=100)
         >>> [score.name for score in evaluation.scores]
         ['FD (digits features)', 'FD (digits features) at infinite n', 'FD (digits features) at n = 100 a side']

@@ -337,7 +337,7 @@ def test_a_run_that_draws_with_noise_is_followed_without() -> None:
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = untrained("action.classes=10")
-    for number, message in ((1798, "num=1798: the embedded digits has 1797 images: ask for at most as many"), (1, "at least 2 images")):
+    for number, message in ((1798, "num=1798: the embedded digits has 1797 images: use at most 1797"), (1, "at least 2 images")):
         with pytest.raises(UserError, match=message):
             measured(model, num=number)
     for shade in range(3):
@@ -361,12 +361,12 @@ def test_divergence_names_the_image(solver: ODESolver) -> None:
             return torch.where(x[:, 0] > 1, math.nan, 1.0) * x[:, 0] ** 2
 
     x = torch.tensor([[0.0], [0.5], [3.0], [4.0]])
-    with pytest.raises(Diverged, match="point 2 meets values that are not finite"):
+    with pytest.raises(Diverged, match="point 2 reaches values that are not finite"):
         log_density(solver, dynamics_of(Broken()), LinearPath(), x)
     model = untrained()
     next(model.action.parameters()).data.fill_(math.nan)
     first = choose(open_dataset(model.config.data), 5, 0)[0]
-    with pytest.raises(Diverged, match=f"image {first} of the embedded digits meets"):
+    with pytest.raises(Diverged, match=f"image {first} of the embedded digits reaches"):
         measured(model, num=5)
 
 
@@ -376,7 +376,7 @@ def test_guidance_is_left_out() -> None:
         measured(untrained("action.classes=10", "action.label_dropout=0.1", f"sampling.guidance={strength}"), num=3)
         for strength in (2.0, 1.0)
     )
-    assert conditional.warnings == ["the run draws with guidance 2, which the likelihood leaves out"]
+    assert conditional.warnings == ["the run generates images with guidance 2; the likelihood is that without guidance"]
     assert plain.warnings == []
     assert conditional.principal == plain.principal
 

@@ -351,6 +351,22 @@ def test_damaged_evaluations_are_left_out_and_named(damage: Any, reason: str, tm
     assert skipped.reason in Page(render(record, HERE)).text
 
 
+def test_reports_of_the_first_version_are_shown(tmp_path: Path) -> None:
+    """Files that amgen 0.1.0 wrote, whose scores are called figures; damage in them is named as it stands in the file."""
+    old = Path(__file__).parents[1] / "evaluation" / "reports_0_1_0"
+    contents = {file.name: json.loads(file.read_text()) for file in sorted(old.iterdir())}
+    record = collect(make_run(tmp_path / "run", evaluations=contents))
+    assert not record.skipped
+    assert len(record.evaluations) == 5  # one each, and two of the sweep
+    page = Page(render(record, HERE))
+    for text in ("53.76 ± 3.8", "8.594 ± 0.022", "KID (digits features): 100 subsets of 10 images", "FD at infinite n", "bits/dim"):
+        assert text in page.text
+    damaged = {"bad.json": {**evaluation(1.0), "figures": [{"name": "FD"}]}}
+    del damaged["bad.json"]["scores"]
+    [skipped] = collect(make_run(tmp_path / "other", evaluations=damaged)).skipped
+    assert skipped.reason == "it lacks figures.0.value"
+
+
 def test_what_is_a_folder_instead_of_a_file_is_named_once(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for place in ("metrics.jsonl", "eval/a.json", "samples/images-000000001.png"):

@@ -171,7 +171,7 @@ def eval_fid(
             label=number,
             classes=classes,
             advice=advice,
-            names=class_names(model.config),
+            class_names=class_names(model.config),
             say=print,
             **together,
         )

@@ -51,12 +51,12 @@ def reference_stats(
     from amgen.core.processes import Processes
     from amgen.data import open_dataset
     from amgen.evaluation.features import make_extractor
-    from amgen.evaluation.reference import cache_file, of_images
+    from amgen.evaluation.reference import cache_file, reference_from_images
 
     processes = Processes.join(device)
     extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
     dataset = open_dataset(options, print if processes.main else None)
-    reference = of_images(dataset, extractor, processes, real, batch_size, advice=FEWER)
+    reference = reference_from_images(dataset, extractor, processes, real, batch_size, advice=FEWER)
     if not processes.main:
         return
     if out is not None:

@@ -50,7 +50,7 @@ from amgen.evaluation.features import FeatureExtractor, make_extractor
 from amgen.evaluation.features.digits import DigitFeatures
 from amgen.evaluation.frechet import frechet_distance, frechet_error, matched_distance
 from amgen.evaluation.moments import Moments
-from amgen.evaluation.reference import Reference, of_images
+from amgen.evaluation.reference import Reference, reference_from_images
 from amgen.solvers import FIXED_STEP, StepGrid
 from amgen.visualization.grids import save_grid
 
@@ -111,7 +111,7 @@ def open_arena(name: str, options: argparse.Namespace) -> Arena:
     print(f"\nreading {name}", flush=True)
     dataset = open_dataset(settings.images)
     extractor = make_features(name, settings)
-    reference = of_images(dataset, extractor, Processes(), options.real or min(len(dataset), MOST_REAL))
+    reference = reference_from_images(dataset, extractor, Processes(), options.real or min(len(dataset), MOST_REAL))
     magnified = "the embedded digits magnified" if name == MAGNIFIED else dataset.source.description
     size = settings.images.size
     return Arena(Path(name).stem, f"{magnified}, {size}x{size} gray", settings, dataset, extractor, reference)

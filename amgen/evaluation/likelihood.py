@@ -135,6 +135,7 @@ def evaluate(
         scores=[bits_score(torch.tensor([bits[index] for index in indices], dtype=torch.float64), exact=not probes)],
         generated=0,
         real=len(indices),
+        # A condition of the score and a part of the report's file name, so the text stays as in version 0.1.0.
         reference=f"{dataset.source.description}, drawn by the seed from {len(dataset):,}{', each given its class' * labelled}",
         features=None,
         model=model.describe(),
@@ -211,7 +212,7 @@ def check(model: Model, solver: str) -> None:
         )
     if model.path.conditional:
         raise UserError(
-            f"path.kind={model.config.path.kind} starts from given images, so its results have no density among all images: "
+            f"path.kind={model.config.path.kind} starts from other images, so its results have no density among all images: "
             "compare them with the truth by scripts/complete_images.py, or train with path.kind=linear"
         )
     if solver in SDE_SOLVERS:

@@ -38,14 +38,14 @@ class Reference:
 
     Attributes:
         about: description of the images: `description`, `n` (their number, None if unknown), `features`, and hashes.
-        given: mean and covariance, if they come from a file.
+        stored_moments: mean and covariance, if they come from a file.
         features: float32, (N, D); None if only mean and covariance are known.
         indices: index of each image in the data set; for a file 0, 1, ...
         dataset: the images; None for a file.
     """
 
     about: dict[str, Any]
-    given: Moments | None = None
+    stored_moments: Moments | None = None
     features: Tensor | None = None
     indices: Sequence[int] | None = None
     dataset: ImageDataset | None = None
@@ -53,8 +53,8 @@ class Reference:
     @cached_property
     def moments(self) -> Moments:
         """Mean and covariance of the features."""
-        if self.given is not None:
-            return self.given
+        if self.stored_moments is not None:
+            return self.stored_moments
         assert self.features is not None
         return Moments.of(self.features)
 
@@ -110,7 +110,7 @@ def open_reference(
     label: int | None = None,
     classes: int = 0,
     advice: str = "",
-    names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Reference:
     """Open the reference called `data` and extract its features.
@@ -126,7 +126,7 @@ def open_reference(
         label: use the images of this class only; one of the `classes` of the model.
         classes: number of classes of the model.
         advice: how to use fewer images, as text for the line of progress.
-        names: the names of the model's classes, if it knows them. The data may have the same classes in another order.
+        class_names: the names of the model's classes, if it knows them. The data may have the same classes in another order.
         say: called with lines about images that are prepared in a special way; None for no such lines.
 
     Raises:
@@ -149,19 +149,19 @@ def open_reference(
                 raise UserError(
                     f"{option} {value}: {data} holds statistics, which have no single images to choose from: give the images instead"
                 )
-        return read(Path(data), extractor)
+        return read_statistics(Path(data), extractor)
     dataset = open_dataset(change(options, {"path": data}), say if processes.main else None)
     if label is not None and len(dataset.source.classes) != classes:
         raise UserError(
             f"--label {label}: images of one class are compared with real ones of that class, and {dataset.source.description} has "
             f"{len(dataset.source.classes)} classes where the model knows {classes}: give images of the same classes, in a folder each"
         )
-    own = None if label is None else int((numbers_by_name(names, dataset.source.classes) == label).nonzero()[0])
-    reference = of_images(dataset, extractor, processes, num, batch_size, cache, own, advice)
+    own = None if label is None else int((numbers_by_name(class_names, dataset.source.classes) == label).nonzero()[0])
+    reference = reference_from_images(dataset, extractor, processes, num, batch_size, cache, own, advice)
     return reference if label is None else replace(reference, about={**reference.about, "label": label})
 
 
-def of_images(
+def reference_from_images(
     dataset: ImageDataset,
     extractor: FeatureExtractor,
     processes: Processes,
@@ -199,8 +199,8 @@ def of_images(
     if num is not None and num > len(indices):
         raise UserError(f"{num:,} real images are requested, and {description} has {len(indices):,}: request fewer")
     if num is not None and num < len(indices):
-        chosen = permutation(0, Purpose.EVALUATION_SPLIT, -1, len(indices))[:num].sort().values
-        indices = [indices[place] for place in chosen.tolist()]
+        selection = permutation(0, Purpose.EVALUATION_SPLIT, -1, len(indices))[:num].sort().values
+        indices = [indices[place] for place in selection.tolist()]
     about = {
         "description": description,
         "n": len(indices),
@@ -236,7 +236,7 @@ def of_images(
     return reference
 
 
-def read(file: Path, extractor: FeatureExtractor) -> Reference:
+def read_statistics(file: Path, extractor: FeatureExtractor) -> Reference:
     """Read an .npz file of statistics, written by `amgen reference-stats` or any other program.
 
     Args:

@@ -24,7 +24,7 @@ from amgen.evaluation import likelihood
 from amgen.evaluation.evaluator import Evaluator
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.features.digits import DigitFeatures
-from amgen.evaluation.reference import of_images
+from amgen.evaluation.reference import reference_from_images
 from amgen.sampling.inversion import encode_all
 from amgen.sampling.trajectory import record
 from amgen.training.main import train
@@ -244,7 +244,7 @@ def test_figures_come_out_where_memory_is_scarce(scarce: None, trained: Path, ca
     """Scores and likelihoods are those of batches that fit."""
     model = sampling.load(trained)
     extractor = make_extractor("digits", 1, 8)
-    score = Evaluator(extractor, of_images(open_dataset(DataConfig()), extractor, Processes(), cache=False))
+    score = Evaluator(extractor, reference_from_images(open_dataset(DataConfig()), extractor, Processes(), cache=False))
     likely = [likelihood.evaluate(model, likelihood.ode_options(model, {"solver": "heun", "batch_size": size}), 8) for size in (8, 2)]
     scores = [score(model, model.options({"batch_size": size}), 8) for size in (8, 2)]
     for large, small in (likely, scores):
@@ -263,7 +263,7 @@ def test_features_that_take_memory_make_batches_small(trained: Path, monkeypatch
             return super().__call__(images)
 
     extractor = Hungry(None, CPU)
-    reference = of_images(open_dataset(DataConfig()), extractor, Processes(), cache=False)
+    reference = reference_from_images(open_dataset(DataConfig()), extractor, Processes(), cache=False)
     monkeypatch.setattr(batching, "free_bytes", lambda device: 32 * 2**20)
     model = sampling.load(trained)
     sizes.clear()

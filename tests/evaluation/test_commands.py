@@ -1,4 +1,4 @@
-"""The commands that score models and prepare for it: what is looked at before the work, what is kept when something fails, what is told."""
+"""The evaluation commands: checks before the work, messages, and what is saved when a file cannot be written."""
 
 import json
 import re
@@ -85,7 +85,7 @@ print(json.dumps(found))
 """
 
 
-def test_mistakes_are_told_before_torch_is_loaded(trained: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_torch_is_loaded(trained: Path, tmp_path: Path) -> None:
     """One line and code 2 for each, and nothing is left behind."""
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
@@ -96,8 +96,8 @@ def test_mistakes_are_told_before_torch_is_loaded(trained: Path, tmp_path: Path)
             text = text.replace(word, place)
         return text
 
-    given = json.dumps([[filled(argument) for argument in arguments] for arguments, _ in MISTAKES])
-    done = subprocess.run([sys.executable, "-c", SCRIPT], input=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    texts = json.dumps([[filled(argument) for argument in arguments] for arguments, _ in MISTAKES])
+    done = subprocess.run([sys.executable, "-c", SCRIPT], input=texts, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 0, done.stderr
     for (arguments, message), (code, error, loaded) in zip(MISTAKES, json.loads(done.stdout), strict=True):
         assert (code, error.count("\n"), filled(message) in error, loaded) == (2, 1, True, False), (arguments, error, loaded)
@@ -105,13 +105,13 @@ def test_mistakes_are_told_before_torch_is_loaded(trained: Path, tmp_path: Path)
     assert not list((tmp_path / "empty").iterdir())
 
 
-def test_a_missing_matplotlib_is_told_first(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_matplotlib_is_reported_first(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("amgen.sampling.model.load", None)
     outcome = run_cli("eval-fid", trained, "--features", "digits", "--plot", "plot.png")
     assert (outcome.code, outcome.err) == (2, "amgen: --plot needs matplotlib: pip install 'amgen[plots]'\n")
-    words = re.sub(r"[\s│]+", " ", run_cli("eval-fid", "--help").out)
-    assert "(needs matplotlib: pip install 'amgen[plots]')" in words
+    help_text = re.sub(r"[\s│]+", " ", run_cli("eval-fid", "--help").out)
+    assert "(needs matplotlib: pip install 'amgen[plots]')" in help_text
 
 
 def test_scores_are_printed_though_the_run_cannot_be_written_to(trained: Path, tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_scores_are_printed_though_the_run_cannot_be_written_to(trained: Path, t
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     (run / "eval").write_text("in the way")
     commands = {"eval-fid": ["--features", "digits", "-n", "10"], "eval-bpd": ["-n", "2", "--solver", "euler", "--steps", "1"]}
-    for command, chosen in commands.items():
-        arguments = [*chosen, "--batch-size", "10"]
+    for command, options in commands.items():
+        arguments = [*options, "--batch-size", "10"]
         outcome = run_cli(command, run, *arguments)
         assert outcome.code == 0, outcome.err
         [warning] = [line for line in outcome.out.splitlines() if "not saved" in line]
@@ -146,8 +146,8 @@ def test_scores_are_printed_though_a_table_cannot_be_written(trained: Path, tmp_
     assert "\nFD (digits features) " in outcome.out
 
 
-def test_long_work_tells_how_far_it_is(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Extracting is announced with its count, and every phase says how much is done, how fast, and how long it takes yet."""
+def test_long_work_reports_its_progress(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extraction is announced with its number of images. Every phase reports how much is done, how fast, and the time left."""
     monkeypatch.setattr(progress, "REPORT_EVERY", 0.0)
     arguments = [trained, "--features", "digits", "-n", "20", "--batch-size", "10", "--json", tmp_path / "e.json"]
     outcome = run_cli("eval-fid", *arguments)
@@ -156,9 +156,9 @@ def test_long_work_tells_how_far_it_is(trained: Path, tmp_path: Path, monkeypatc
     assert lines[0] == (
         "extracting features of 1,797 real images of the embedded digits (saved in the cache for the next time; --real N takes fewer)"
     )
-    told = [line.split("  ")[0] for line in lines if "left" in line]
-    assert told[0] == "extracting features of real images: 10/1,797 images"
-    assert told[180:] == [
+    progress_lines = [line.split("  ")[0] for line in lines if "left" in line]
+    assert progress_lines[0] == "extracting features of real images: 10/1,797 images"
+    assert progress_lines[180:] == [
         "generating and extracting features: 10/20 images",
         "generating and extracting features: 20/20 images",
         "computing scores: 1/3 parts",
@@ -182,7 +182,7 @@ def test_long_work_tells_how_far_it_is(trained: Path, tmp_path: Path, monkeypatc
 
 
 def test_images_of_another_form_are_brought_into_the_models(trained: Path, tmp_path: Path) -> None:
-    """Coloured pictures of 12x10: refused with options of the command at hand, and scored as they are when cropped and made gray."""
+    """Coloured images of 12x10: refused with options of the command at hand, and scored as they are when cropped and made gray."""
     import numpy as np
 
     for index in range(8):

@@ -60,7 +60,7 @@ def test_wasserstein_on_the_line_is_that_of_quantiles() -> None:
 
 
 def test_unequal_numbers_and_weights() -> None:
-    """A point given twice is a point of twice the weight; POT agrees with the assignment where both apply."""
+    """A point that appears twice is a point of twice the weight; POT agrees with the assignment where both apply."""
     pytest.importorskip("ot")
     x, y = RNG.normal(size=(6, 2)), RNG.normal(size=(8, 2))
     twice = np.concatenate([x, x[:2]])

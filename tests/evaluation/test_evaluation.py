@@ -1,4 +1,4 @@
-"""Scoring models: the same scores whoever shares the work, every condition told, nothing left to chance."""
+"""Evaluation of models: scores do not depend on processes and batches, and reports hold all conditions."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ from amgen.evaluation.features import FeatureExtractor, make_extractor
 from amgen.evaluation.frechet import frechet_distance
 from amgen.evaluation.metric_options import MetricOptions, select_metrics
 from amgen.evaluation.moments import Moments
-from amgen.evaluation.reference import Reference, cache_file, of_images, read
+from amgen.evaluation.reference import Reference, cache_file, read_statistics, reference_from_images
 from amgen.evaluation.report import Evaluation, file_name, table
 from amgen.evaluation.scores import Score
 from amgen.model import checkpoints
@@ -46,7 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluator(name: str = "digits", metrics: Sequence[str] = ("fid",), **options: int) -> Evaluator:
     extractor = make_extractor(name, 1, 8)
-    return Evaluator(extractor, of_images(open_dataset(DataConfig()), extractor, ALONE), MetricOptions(metrics, **options))
+    return Evaluator(extractor, reference_from_images(open_dataset(DataConfig()), extractor, ALONE), MetricOptions(metrics, **options))
 
 
 def by_name(evaluation: Evaluation) -> dict[str, Score]:
@@ -89,7 +89,7 @@ def test_value_is_the_distance_of_what_was_sampled(trained: Path) -> None:
 
 
 def test_all_metrics_of_the_data_itself(trained: Path) -> None:
-    """A model that draws the training images: no distance, full precision and recall, and nearness that tells copies."""
+    """A model that generates the training images: no distance, full precision and recall, and nearness that shows copies."""
     model = sampling.load(trained)
     measure = evaluator(metrics=METRICS, kid_subset_size=500, kid_subsets=10)
     real = measure.reference.features
@@ -107,7 +107,7 @@ def test_all_metrics_of_the_data_itself(trained: Path) -> None:
     assert [pair[0] for pair in nearness.details["pairs"]] == [pair[1] for pair in nearness.details["pairs"]]
 
 
-def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(trained: Path) -> None:
+def test_metrics_that_cannot_be_computed_are_refused_before_generation(trained: Path) -> None:
     model = sampling.load(trained)
 
     def refused(message: str, num: int, *metrics: str, **options: int) -> None:
@@ -144,7 +144,7 @@ def test_features_that_are_not_finite_are_named(trained: Path) -> None:
 
 
 def test_weighted_images_count_by_their_weight(tmp_path: Path) -> None:
-    """Unbalanced dynamics: an untrained action with one class made heavy; both sides are drawn by weight."""
+    """Unbalanced dynamics: an untrained action with one class made heavy; both sides are resampled by weight."""
     masses = "data.masses={end: [100, 1, 1, 1, 1, 1, 1, 1, 1, 1]}"
     train(config.load("digits-unbalanced", [*TINY, masses]), tmp_path / "run")
     model = sampling.load(tmp_path / "run")
@@ -179,27 +179,27 @@ def test_reference_is_computed_once(cache: Path) -> None:
             return super().__call__(images)
 
     counting = Counting(None, torch.device("cpu"))
-    first = of_images(dataset, counting, ALONE, 40)
+    first = reference_from_images(dataset, counting, ALONE, 40)
     assert sum(calls) == 40
-    again = of_images(dataset, counting, ALONE, 40)
+    again = reference_from_images(dataset, counting, ALONE, 40)
     assert sum(calls) == 40
     assert torch.equal(first.features, again.features)  # type: ignore[arg-type]
     assert first.indices == again.indices
     assert torch.equal(extractor(dataset.images(first.indices)), first.features)  # type: ignore[arg-type]
     # Another number, data, or set of weights is another reference; a damaged file is made again.
-    of_images(dataset, counting, ALONE, 41)
+    reference_from_images(dataset, counting, ALONE, 41)
     assert sum(calls) == 81
     counting.checksum = "other weights"
-    of_images(dataset, counting, ALONE, 40)
+    reference_from_images(dataset, counting, ALONE, 40)
     assert sum(calls) == 121
     file = cache_file(first.about)
     file.write_bytes(file.read_bytes()[:1000])
-    assert torch.equal(of_images(dataset, extractor, ALONE, 40).features, first.features)  # type: ignore[arg-type]
+    assert torch.equal(reference_from_images(dataset, extractor, ALONE, 40).features, first.features)  # type: ignore[arg-type]
     before = sorted(cache.iterdir())
-    of_images(dataset, counting, ALONE, 12, cache=False)
+    reference_from_images(dataset, counting, ALONE, 12, cache=False)
     assert sorted(cache.iterdir()) == before
     with pytest.raises(UserError, match="1,798 real images are requested, and the embedded digits has 1,797"):
-        of_images(dataset, extractor, ALONE, 1798)
+        reference_from_images(dataset, extractor, ALONE, 1798)
 
 
 class Corners(FeatureExtractor):
@@ -234,8 +234,8 @@ def transparent(tmp_path: Path) -> DataConfig:
 def test_other_preparation_is_another_reference(change: dict[str, Any], transparent: DataConfig) -> None:
     """The features are those of the images as they are prepared now, and not those that the cache holds of another preparation."""
     extractor, changed = Corners(), open_dataset(config.change(transparent, change))
-    first = of_images(open_dataset(transparent), extractor, ALONE).features
-    second = of_images(changed, extractor, ALONE).features
+    first = reference_from_images(open_dataset(transparent), extractor, ALONE).features
+    second = reference_from_images(changed, extractor, ALONE).features
     assert first is not None
     assert second is not None
     assert torch.equal(second, extractor(changed.images(range(2))))
@@ -244,14 +244,14 @@ def test_other_preparation_is_another_reference(change: dict[str, Any], transpar
 
 def test_images_that_are_refused_now_are_not_taken_from_the_cache(transparent: DataConfig) -> None:
     gray = config.change(transparent, {"channels": 1})
-    of_images(open_dataset(gray), Corners(), ALONE)
+    reference_from_images(open_dataset(gray), Corners(), ALONE)
     with pytest.raises(UserError, match="is RGB but data.channels=1 asks for gray"):
-        of_images(open_dataset(config.change(gray, {"convert": False})), Corners(), ALONE)
-    (Path(transparent.path) / "2.png").write_text("no picture")
+        reference_from_images(open_dataset(config.change(gray, {"convert": False})), Corners(), ALONE)
+    (Path(transparent.path) / "2.png").write_text("not an image")
     skipping = config.change(transparent, {"on_error": "skip"})
-    of_images(open_dataset(skipping), Corners(), ALONE)
+    reference_from_images(open_dataset(skipping), Corners(), ALONE)
     with pytest.raises(UserError, match="cannot read the image .*2.png"):
-        of_images(open_dataset(config.change(skipping, {"on_error": "stop"})), Corners(), ALONE)
+        reference_from_images(open_dataset(config.change(skipping, {"on_error": "stop"})), Corners(), ALONE)
 
 
 def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for index in range(4):
             Image.new("L", (8, 8), value + index).save(tmp_path / name / f"{index}.bmp")
-        found.append(of_images(open_dataset(DataConfig(path=str(tmp_path / name))), extractor, ALONE).features)
+        found.append(reference_from_images(open_dataset(DataConfig(path=str(tmp_path / name))), extractor, ALONE).features)
     assert float((found[1] - found[0]).mean()) > 1
 
 
@@ -287,7 +287,7 @@ def scored(value: float, **changes: Any) -> Evaluation:
 
 
 def test_best_weights_are_compared_under_equal_conditions() -> None:
-    """By what was asked for; an adaptive solver needs another NFE for other weights."""
+    """By the conditions; an adaptive solver needs another NFE for other weights."""
     one = scored(2.0, metric_options={"metrics": ["fid"]})
     assert Evaluation.from_dict(json.loads(json.dumps(one.to_dict()))) == one
     assert one.comparable(scored(3.0, metric_options={"metrics": ["fid"]}))
@@ -324,7 +324,7 @@ def test_the_best_weights_are_kept_though_an_adaptive_solver_needs_another_numbe
     assert sampling.load(tmp_path / "run" / "checkpoints" / "best").images == 32
 
 
-def test_reports_are_named_by_all_that_was_asked() -> None:
+def test_reports_are_named_by_their_conditions() -> None:
     """The same again has the same name; what came out, and the place of the weights, do not matter."""
     one = scored(2.0)
     moved = Evaluation.from_dict({**one.to_dict(), "model": {**one.model, "checkpoint": "elsewhere/step-00000007"}})
@@ -361,7 +361,7 @@ def test_no_report_takes_the_place_of_another(trained: Path, tmp_path: Path) -> 
 
 
 def test_images_of_one_class_are_scored_against_that_class(tmp_path: Path) -> None:
-    """By hand: images drawn as class 3 against the 183 real threes. Where no threes can be told, the label is refused."""
+    """By hand: images generated as class 3 against the 183 real threes. Where the data has no such class, the label is refused."""
     train(config.load("digits", [*TINY, "action.classes=10", "training.images=16"]), tmp_path / "run")
     outcome = run_cli("eval-fid", tmp_path / "run", "--features", "digits", "-n", "20", "--label", "3", "--json", tmp_path / "e.json")
     assert outcome.code == 0, outcome.err
@@ -378,7 +378,7 @@ def test_images_of_one_class_are_scored_against_that_class(tmp_path: Path) -> No
         evaluator()(model, model.config.sampling, 20, request)
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "one" / "0.png")
-    of_images(dataset, extractor, ALONE).write(tmp_path / "all.npz")
+    reference_from_images(dataset, extractor, ALONE).write(tmp_path / "all.npz")
     for arguments, message in (
         (["--label", "10"], "label=10: this model knows the classes 0 to 9"),
         (["--label", "3", "--data", str(tmp_path / "all.npz")], "holds statistics, which have no single images to choose from"),
@@ -402,12 +402,12 @@ def test_statistics_files(tmp_path: Path, trained: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert "1,797 images of the embedded digits, features digits, 64 dimensions" in outcome.out
     extractor = make_extractor("digits", 1, 8)
-    direct, ours = of_images(open_dataset(DataConfig()), extractor, ALONE), read(tmp_path / "stats.npz", extractor)
+    direct, ours = reference_from_images(open_dataset(DataConfig()), extractor, ALONE), read_statistics(tmp_path / "stats.npz", extractor)
     assert torch.equal(direct.features, ours.features)  # type: ignore[arg-type]
     assert ours.count == 1797
     np.savez(tmp_path / "published.npz", mu=direct.moments.mean.numpy(), sigma=direct.moments.covariance.numpy())
     model = sampling.load(trained)
-    published = read(tmp_path / "published.npz", extractor)
+    published = read_statistics(tmp_path / "published.npz", extractor)
     values = [Evaluator(extractor, reference)(model, model.config.sampling, 20).principal.value for reference in (direct, ours, published)]
     assert values == pytest.approx([values[0]] * 3, rel=1e-9)
     evaluation = Evaluator(extractor, published)(model, model.config.sampling, 20)
@@ -416,7 +416,7 @@ def test_statistics_files(tmp_path: Path, trained: Path) -> None:
     def refused(message: str, **arrays: Any) -> None:
         np.savez(tmp_path / "wrong.npz", **arrays)
         with pytest.raises(UserError, match=message):
-            read(tmp_path / "wrong.npz", extractor)
+            read_statistics(tmp_path / "wrong.npz", extractor)
 
     refused("holds no 'mu' but m", m=np.zeros(3))
     refused(r"holds mu \(3,\) and sigma \(3, 3\): features=digits have 64 dimensions", mu=np.zeros(3), sigma=np.eye(3))
@@ -424,11 +424,11 @@ def test_statistics_files(tmp_path: Path, trained: Path) -> None:
     refused(r"sigma with the negative eigenvalue -1, so it is not a covariance", mu=np.zeros(64), sigma=np.diag([-1.0, *[1.0] * 63]))
     refused(r"sigma that is not symmetric \(by 1\), so it is not a covariance", mu=np.zeros(64), sigma=np.triu(np.ones((64, 64))))
     with pytest.raises(UserError, match="made with features name 'digits', not 'pixels'"):
-        read(tmp_path / "stats.npz", make_extractor("pixels", 1, 8))
+        read_statistics(tmp_path / "stats.npz", make_extractor("pixels", 1, 8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "stats.npz").read_bytes()[:500])
     for name in ("cut.npz", "absent.npz"):
         with pytest.raises(UserError, match="cannot read the statistics"):
-            read(tmp_path / name, extractor)
+            read_statistics(tmp_path / name, extractor)
 
 
 def test_two_processes_agree_with_one(trained: Path, tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_two_processes_agree_with_one(trained: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def plots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The axes of each plot that is drawn."""
+    """The axes of each plot."""
     found: list[Any] = []
     original = sweep.figure_of
 
@@ -498,8 +498,8 @@ def test_sweeps(trained: Path, tmp_path: Path, plots: list[Any]) -> None:
         scores = [stored[place]["scores"][0] for place in places]
         assert (x, y) == (costs, [score["value"] for score in scores])
         assert errors == pytest.approx([score["standard_error"] for score in scores])
-    with Image.open(tmp_path / "s.png") as picture:
-        assert (picture.format, picture.size) == ("PNG", (900, 600))  # 6 x 4 inches
+    with Image.open(tmp_path / "s.png") as image:
+        assert (image.format, image.size) == ("PNG", (900, 600))  # 6 x 4 inches
     assert "4/4  steps 3, solver heun  NFE 6  FD (digits features)" in outcome.out
 
 
@@ -589,8 +589,8 @@ def test_held_out_images_and_pairs(trained: Path, tmp_path: Path) -> None:
     assert [pair[1] for pair in pairs] == distances.argmin(dim=1)[[pair[0] for pair in pairs]].tolist()
     assert [pair[0] for pair in pairs] == distances.amin(dim=1).argsort()[:16].tolist()
     expected = make_grid(images[[pair[0] for pair in pairs]], dataset.images([pair[1] for pair in pairs]), columns=8)
-    with Image.open(tmp_path / "pairs.png") as picture:
-        assert np.array_equal(np.asarray(picture), np.asarray(expected))
+    with Image.open(tmp_path / "pairs.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
 def test_restored_images_are_compared_with_the_truth(tmp_path: Path) -> None:
@@ -609,7 +609,7 @@ def test_restored_images_are_compared_with_the_truth(tmp_path: Path) -> None:
 
 
 def test_evaluation_while_training(tmp_path: Path) -> None:
-    """Scores are written, the best weights kept, and what cannot be measured is found before the first step."""
+    """Scores are written, the best weights are kept, and impossible metrics are refused before the first step."""
     scored = ["evaluation.every=32", "evaluation.features=digits", "evaluation.num=20"]
     train(config.load("digits", [*TINY, *scored]), tmp_path / "run")
     files = sorted((tmp_path / "run" / "eval").iterdir())

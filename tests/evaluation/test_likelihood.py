@@ -294,7 +294,7 @@ def test_batch_size_does_not_matter() -> None:
 
 
 def test_adaptive_solvers_keep_their_tolerance_in_any_batch() -> None:
-    """One step is chosen for all: a point alone and among others agree to 100 times the tolerance of a step."""
+    """One step for all points of a batch: a point alone and among others agree to 100 times the tolerance of a step."""
     solver, dynamics = ode("dopri5", tolerance=1e-6), dynamics_of(GaussianAction())
     whole = log_density(solver, dynamics, LinearPath(), POINTS)
     alone = torch.cat([log_density(solver, dynamics, LinearPath(), point[None]) for point in POINTS])
@@ -315,8 +315,8 @@ def test_probes_agree_with_the_exact_trace() -> None:
     [
         (["dynamics.kind=entropic", "sampling.solver=sra1"], "dopri5", "entropic dynamics are an SDE.*eval-fid.*dynamics.kind=balanced"),
         (["dynamics.kind=unbalanced"], "dopri5", "unbalanced dynamics create and destroy mass.*scripts/class_histogram.py"),
-        (["path.kind=super-resolution"], "dopri5", "path.kind=super-resolution starts from given images.*scripts/complete_images.py"),
-        (["path.kind=in-painting"], "heun", "path.kind=in-painting starts from given images.*path.kind=linear"),
+        (["path.kind=super-resolution"], "dopri5", "path.kind=super-resolution starts from other images.*scripts/complete_images.py"),
+        (["path.kind=in-painting"], "heun", "path.kind=in-painting starts from other images.*path.kind=linear"),
         ([], "sra1", "solver=sra1 is for SDEs.*choose one of ab2, ab3"),
         (["sampling.solver=sra1", "sampling.noise_level=1.0"], None, "solver=sra1 is for SDEs"),
     ],

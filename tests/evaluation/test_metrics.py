@@ -93,7 +93,7 @@ def test_error_of_few_vectors_is_that_by_the_map(sizes: tuple[int, int]) -> None
 
 
 def test_few_vectors_never_make_a_covariance() -> None:
-    """20 and 30 vectors of 4,096 dimensions, whose covariances would fill 268 MB: they are asked for nowhere."""
+    """20 and 30 vectors of 4,096 dimensions, whose covariances would fill 268 MB: they are never computed."""
     first, second = torch.randn(20, 4096), torch.randn(30, 4096)
     own, real = Moments.of(first), Moments.of(second)
     frechet_distance(own, real)
@@ -123,7 +123,7 @@ def test_moments_against_numpy() -> None:
 
 
 def test_matched_distance_of_the_data_itself_is_the_floor() -> None:
-    """Fresh draws of the same distribution score within a tenth of the floor; shifted ones far above it."""
+    """Fresh samples of the same distribution score within a tenth of the floor; shifted ones far above it."""
     generator = torch.Generator().manual_seed(0)
     real, fresh = torch.randn(2, 2000, 8, generator=generator)
     same = matched_distance(fresh, real, seed=0, splits=20)
@@ -138,8 +138,8 @@ def test_matched_distance_by_hand() -> None:
     generated, real = gaussians(1, 1, 13, 4)[0], gaussians(2, 1, 21, 4)[0]
     distances, floors = [], []
     for split in range(3):
-        order, chosen = (permutation(7, Purpose.EVALUATION_SPLIT, *stream) for stream in ((split, 21), (3 + split, 13)))
-        distances.append(frechet_distance(generated[chosen[:10]], real[order[:10]]))
+        order, subset = (permutation(7, Purpose.EVALUATION_SPLIT, *stream) for stream in ((split, 21), (3 + split, 13)))
+        distances.append(frechet_distance(generated[subset[:10]], real[order[:10]]))
         floors.append(frechet_distance(real[order[10:20]], real[order[:10]]))
     found = matched_distance(generated, real, seed=7, splits=3)
     assert (found.n, found.splits) == (10, 3)
@@ -456,7 +456,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
 
 
 def features_of(images: Tensor) -> Tensor:
-    """Sixteen mixtures of the first channel at 8x8, squashed: features that tell images apart without a network."""
+    """Sixteen mixtures of the first channel at 8x8, squashed: features that distinguish images without a network."""
     mixing = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)) / 8
     small = torch.nn.functional.adaptive_avg_pool2d(to_float(images[:, :1]), 8)
     return torch.tanh(small.flatten(1) @ mixing)

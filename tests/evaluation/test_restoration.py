@@ -1,4 +1,4 @@
-"""PSNR and SSIM against closed forms and an independent computation; baselines that know no more than they are given."""
+"""PSNR and SSIM against closed forms and an independent computation; baselines use the known pixels only."""
 
 import json
 import math
@@ -168,7 +168,7 @@ def conditioning_of(path: ProbabilityPath, count: int = 5, channels: int = 3) ->
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_baselines_are_made_of_what_is_given_alone(name: str) -> None:
+def test_baselines_use_the_conditioning_only(name: str) -> None:
     """Other unknown pixels, or colours of the same gray, change nothing; other known ones do; known pixels stay as they are."""
     path = PATHS[name]
     data, conditioning, auxiliary = conditioning_of(path)
@@ -190,7 +190,7 @@ def test_baselines_are_made_of_what_is_given_alone(name: str) -> None:
         assert all(not torch.allclose(changed[method], images) for method, images in path.baselines(data, conditioning).items())
 
 
-def test_there_is_nothing_to_compare_with_where_nothing_is_given() -> None:
+def test_there_are_no_baselines_without_conditioning() -> None:
     assert LinearPath().baselines(torch.zeros(2, 3, 8, 8), Conditioning()) == {}
     model, _ = digits()
     assert baselines(model, range(2), Request()) == {}

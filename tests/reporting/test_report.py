@@ -1,4 +1,4 @@
-"""The page about a run: what is on it, that it stands alone, that nothing in a run can break it, and that its charts are right."""
+"""The report of a run: its contents, that it needs no other file, that damaged files cannot break it, and its charts."""
 
 import json
 import math
@@ -138,8 +138,8 @@ def test_report_of_a_trained_run(trained: Path, tmp_path: Path) -> None:
         "Distance of the averaged weights",
         "Throughput",
     ]
-    pictures = [b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in page.all("img")]
-    assert pictures == [file.read_bytes() for file in sorted((trained / "samples").iterdir())]
+    images = [b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in page.all("img")]
+    assert images == [file.read_bytes() for file in sorted((trained / "samples").iterdir())]
     assert page.all("img")[-1]["alt"] == "Image grid of samples after 96 images of training"
 
 
@@ -167,9 +167,9 @@ def test_environment_is_this_one() -> None:
 
 
 def test_page_names_the_environment(tmp_path: Path) -> None:
-    text = page_of(make_run(tmp_path / "run")).text
-    for words in ("2025-01-02 03:04 UTC", "amgen 0.1.0", "torch 2.6.0", "Python 3.12.1", "Linux-test", "CPU, 2 threads"):
-        assert words in text
+    page = page_of(make_run(tmp_path / "run"))
+    for text in ("2025-01-02 03:04 UTC", "amgen 0.1.0", "torch 2.6.0", "Python 3.12.1", "Linux-test", "CPU, 2 threads"):
+        assert text in page.text
 
 
 def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     (run / "config.yaml").write_text(config.load("digits").to_yaml())
     page = page_of(run)
     assert page.texts["h2"] == SECTIONS
-    for words in ("no metrics yet", "no image grids yet", "no evaluations yet", "no checkpoints yet"):
-        assert words in page.text
+    for text in ("no metrics yet", "no image grids yet", "no evaluations yet", "no checkpoints yet"):
+        assert text in page.text
     assert "All options that change the trained model are those of the preset digits." in page.text
     assert not page.all("svg")
     assert "dl" not in page.texts
@@ -245,7 +245,7 @@ def test_a_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-def test_identifiers_are_unique_and_every_picture_has_words(tmp_path: Path) -> None:
+def test_identifiers_are_unique_and_every_image_has_a_description(tmp_path: Path) -> None:
     page = page_of(full_run(tmp_path / "run"))
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
@@ -439,10 +439,10 @@ def test_names_of_classes_are_shown(tmp_path: Path) -> None:
     assert classes_of(record.config) == []
 
 
-def test_strange_details_are_shown(tmp_path: Path) -> None:
+def test_unusual_details_are_shown(tmp_path: Path) -> None:
     details = {"n": 5, "share": math.nan, "most": 10**400, "by_n": [[1, 2.0]], "words": None}
-    strange = changed(scores=[{"name": "FD", "value": 1.0, "details": details}], features={"name": ["x"], "dimension": 10**400})
-    page = page_of(make_run(tmp_path / "run", evaluations={"a.json": strange}))
+    unusual = changed(scores=[{"name": "FD", "value": 1.0, "details": details}], features={"name": ["x"], "dimension": 10**400})
+    page = page_of(make_run(tmp_path / "run", evaluations={"a.json": unusual}))
     assert "FD: n 5, share nan, most inf, by_n [[1, 2.0]], words None" in page.text
     assert "Features: ['x']" in page.text
 
@@ -464,7 +464,7 @@ def test_sparse_evaluations_are_shown(tmp_path: Path) -> None:
     assert page.texts["td"][:4] == ["70", "x", "–", "1 ± 0.12"]
 
 
-def test_damaged_pictures_and_checkpoints_are_left_out_and_named(trained: Path, tmp_path: Path) -> None:
+def test_damaged_images_and_checkpoints_are_left_out_and_named(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     good = next((run / "samples").iterdir())
     (run / "samples" / "images-000000001.png").write_bytes(good.read_bytes()[:60])
@@ -644,7 +644,7 @@ def test_distance_against_cost(tmp_path: Path) -> None:
 
 
 def test_distance_against_training(tmp_path: Path) -> None:
-    """Only evaluations that were drawn alike make a curve; adaptive solvers may have needed another NFE."""
+    """Only evaluations with the same sampling settings make a curve; adaptive solvers may have needed another NFE."""
     found = [evaluation(9.0 - images / 500, images, nfe) for images, nfe in [(1_000, 20), (2_000, 20)]]
     adaptive = [
         evaluation(8.0 - images / 500, images, nfe, solver="dopri5", steps=None, tolerance=0.01)
@@ -659,7 +659,7 @@ def test_distance_against_training(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_not_set_are_as_none(tmp_path: Path) -> None:
-    """Reports of older versions leave out what newer ones tell to be unset."""
+    """Reports of older versions leave out settings that newer ones write as None."""
     charts = charts_of(tmp_path, evaluation(2.0, 1_000), evaluation(1.0, 2_000, guidance=None, start=None))
     assert [len(line.marks) for line in charts[TRAINING].lines] == [2]
 
@@ -865,7 +865,7 @@ def browse(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the path")
 def test_a_browser_shows_the_page_without_complaint(tmp_path: Path) -> None:
-    run, picture = full_run(tmp_path / "run"), tmp_path / "page.png"
+    run, screenshot = full_run(tmp_path / "run"), tmp_path / "page.png"
     assert run_cli("report", run).code == 0
     file = run / "report.html"
     shown = browse(file, "--dump-dom")
@@ -873,12 +873,12 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path: Path) -> None:
     page = Page(shown.stdout)
     assert page.texts["h2"] == SECTIONS
     assert len(page.all("svg")) == 7
-    browse(file, f"--screenshot={picture}", "--window-size=1200,800")
-    with Image.open(picture) as screen:
+    browse(file, f"--screenshot={screenshot}", "--window-size=1200,800")
+    with Image.open(screenshot) as screen:
         assert screen.size == (1200, 800)
         assert len(screen.convert("RGB").getcolors(1 << 20) or []) > 20
 
-    # What the page forbids itself is told on the console: its silence above means something.
+    # Violations of the page's own policy appear on the console, so its silence above means something.
     file.write_text(file.read_text().replace("</main>", '<img src="https://example.invalid/x.png" alt=""><script>alert(1)</script></main>'))
     complaints = browse(file, "--dump-dom").stderr
     assert complaints.count("violates the following Content Security Policy directive") == 2

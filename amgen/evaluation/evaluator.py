@@ -106,15 +106,7 @@ class Evaluator:
             UserError: if there are too few images for the metrics, or features are not finite.
             Diverged: if an image has values that are not finite.
         """
-        metrics = self.metric_options.metrics
-        unweighted = [name for name in metrics if name in UNWEIGHTED]
-        if unweighted and isinstance(model.dynamics, Unbalanced):
-            raise UserError(f"metrics={unweighted[0]} needs images of equal weight, which unbalanced dynamics do not give: leave it out")
-        if request.label is not None and self.reference.about.get("label") != request.label:
-            raise UserError(
-                f"label={request.label} is generated, but the real images ({self.reference.description}) are not of that class only: "
-                "give real images of that class"
-            )
+        self._check_model(model, request)
         num = min(self.reference.count or DEFAULT_NUM, DEFAULT_NUM) if num is None else num
         self.check(num)
         clock = Clock()
@@ -127,7 +119,7 @@ class Evaluator:
             lambda: [nearness(generated.features, self.reference, self.held_out, self.extractor, request.seed)]
         )
         if generated.restored is not None:
-            computations += generated.restored.computations(reference.moments, "fid" in metrics)
+            computations += generated.restored.computations(reference.moments, "fid" in self.metric_options.metrics)
         progress = Progress(len(computations), "parts", processes=self.processes, doing="computing scores")
         parts = []
         for place, compute in self.processes.share(list(enumerate(computations))):
@@ -135,13 +127,6 @@ class Evaluator:
             progress.advance(1)
         scores = [score for _, found in sorted(self.processes.gather(parts), key=lambda part: part[0]) for score in found]
         clock.lap("measuring")
-        if num < FEW and "fid" in metrics:
-            warnings.append(f"distances of {num:,} images are biased upwards: compare them at equal n only, or by the floor")
-        if num <= self.extractor.dimension and "fid" in metrics:
-            warnings.append(
-                f"{num:,} images do not determine a covariance of {self.extractor.dimension:,} dimensions: the standard error and the "
-                "extrapolation are rough"
-            )
         return Evaluation(
             scores=scores,
             generated=num,
@@ -158,9 +143,34 @@ class Evaluator:
                 "start": None if request.images is None else request.images.source.description,
             },
             seconds=clock.seconds,
-            warnings=warnings,
+            warnings=[*warnings, *self._warnings(num)],
             metric_options=self._describe_options(request),
         )
+
+    def _check_model(self, model: Model, request: Request) -> None:
+        """Refuse metrics that need images of equal weight if the model gives none, and a label that the real images do not have."""
+        unweighted = [name for name in self.metric_options.metrics if name in UNWEIGHTED]
+        if unweighted and isinstance(model.dynamics, Unbalanced):
+            raise UserError(f"metrics={unweighted[0]} needs images of equal weight, which unbalanced dynamics do not give: leave it out")
+        if request.label is not None and self.reference.about.get("label") != request.label:
+            raise UserError(
+                f"label={request.label} is generated, but the real images ({self.reference.description}) are not of that class only: "
+                "give real images of that class"
+            )
+
+    def _warnings(self, num: int) -> list[str]:
+        """Return warnings about Fréchet distances of `num` images."""
+        if "fid" not in self.metric_options.metrics:
+            return []
+        found = []
+        if num < FEW:
+            found.append(f"distances of {num:,} images are biased upwards: compare them at equal n only, or by the floor")
+        if num <= self.extractor.dimension:
+            found.append(
+                f"{num:,} images do not determine a covariance of {self.extractor.dimension:,} dimensions: the standard error and the "
+                "extrapolation are rough"
+            )
+        return found
 
     def _describe_options(self, request: Request) -> dict[str, Any]:
         """Return the metrics with their options, and hashes of all image sets that take part."""

@@ -97,13 +97,13 @@ def evaluate(
         >>> evaluation.principal.value > 0
         True
     """
-    check(model, options.solver)
+    check_density(model, options.solver)
     solver = solver_of(options)
     assert isinstance(solver, ODESolver)  # as checked
     changes = data if isinstance(data, Mapping) else {"path": data}
     dataset = open_dataset(change(model.config.images, changes), say if processes.main else None)
     labelled = labels_of(model.config, [0], images=dataset) is not None  # refuses classes that do not fit, before the slow work
-    indices = choose(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
+    indices = select_images(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
     start = time.perf_counter()
     found: list[tuple[int, list[float]]] = []
     evaluations = 0
@@ -186,14 +186,14 @@ def ode_options(model: Model, changes: Mapping[str, Any]) -> SamplingConfig:
         UserError: for settings that do not exist or do not fit the model, and for a model without a density.
     """
     solver = changes.get("solver") or model.config.sampling.solver
-    check(model, solver)
+    check_density(model, solver)
     for name in ("steps", "step_grid", "rho"):
         if solver in ADAPTIVE and changes.get(name) is not None:
             raise UserError(f"{name}={changes[name]}: {solver} chooses its own steps: leave it out, or choose a solver such as rk4")
     return model.options({**changes, "noise_level": 0.0})
 
 
-def check(model: Model, solver: str) -> None:
+def check_density(model: Model, solver: str) -> None:
     """Refuse a model whose density cannot be computed, and a solver that does not solve ODEs.
 
     Raises:
@@ -221,7 +221,7 @@ def check(model: Model, solver: str) -> None:
         raise UserError("device=mps has no double precision, which log densities need: use --device cpu")
 
 
-def choose(dataset: ImageDataset, num: int, seed: int) -> list[int]:
+def select_images(dataset: ImageDataset, num: int, seed: int) -> list[int]:
     """Return the indices of `num` images, sorted, chosen without replacement by the seed.
 
     (The first images of a sorted folder would all be of one class.)

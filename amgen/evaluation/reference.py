@@ -191,6 +191,48 @@ def reference_from_images(
     Raises:
         UserError: if there are fewer than `num` images, or features are not finite.
     """
+    indices, description = _select(dataset, num, label)
+    about = {
+        "description": description,
+        "n": len(indices),
+        "images": fingerprint(dataset),
+        "features": extractor.describe(),
+        **({} if label is None else {"label": label}),
+    }
+    file = cache_file(about) if cache and extractor.reproducible else None
+    features = _cached_features(file, about) if processes.main else None
+    cached = processes.agree(features is not None)
+    if features is None:
+        features = torch.zeros(len(indices), extractor.dimension)
+    if not cached:
+        if processes.main:
+            notes = ["saved in the cache for the next time"] * (file is not None) + [advice] * bool(advice)
+            say(f"extracting features of {len(indices):,} real images of {description}" + (f" ({'; '.join(notes)})" if notes else ""))
+        progress = Progress(len(indices), "images", say, processes, "extracting features of real images")
+        for start in processes.share(range(0, len(indices), batch_size)):
+            rows = indices[start : start + batch_size]
+            features[start : start + len(rows)] = extractor(dataset.images(rows))
+            progress.advance(len(rows))
+    processes.merge(features)
+    wrong = (~torch.isfinite(features).all(dim=1)).nonzero()
+    if len(wrong):
+        name = dataset.source.name(int(indices[int(wrong[0])]))
+        raise UserError(f"features={extractor.name} of {name} are not finite: choose other features")
+    reference = Reference(about, None, features, indices, dataset)
+    if file is not None and processes.main and not cached:
+        try:
+            reference.write(file, moments=False)
+        except UserError as error:  # the evaluation goes on without a cache
+            say(f"not cached: {error}")
+    return reference
+
+
+def _select(dataset: ImageDataset, num: int | None, label: int | None) -> tuple[Sequence[int], str]:
+    """Return the indices of the images to use, and what the images are, as text.
+
+    Raises:
+        UserError: if there are fewer than `num` images.
+    """
     description = dataset.source.description
     indices: Sequence[int] = range(len(dataset))
     if label is not None:
@@ -200,40 +242,8 @@ def reference_from_images(
         raise UserError(f"{num:,} real images are requested, and {description} has {len(indices):,}: request fewer")
     if num is not None and num < len(indices):
         selection = permutation(0, Purpose.EVALUATION_SPLIT, -1, len(indices))[:num].sort().values
-        indices = [indices[place] for place in selection.tolist()]
-    about = {
-        "description": description,
-        "n": len(indices),
-        "images": fingerprint(dataset),
-        "features": extractor.describe(),
-        **({} if label is None else {"label": label}),
-    }
-    file = cache_file(about) if cache and extractor.reproducible else None
-    table = _cached_features(file, about) if processes.main else None
-    there = processes.agree(table is not None)
-    if table is None:
-        table = torch.zeros(len(indices), extractor.dimension)
-    if not there:
-        if processes.main:
-            notes = ["saved in the cache for the next time"] * (file is not None) + [advice] * bool(advice)
-            say(f"extracting features of {len(indices):,} real images of {description}" + (f" ({'; '.join(notes)})" if notes else ""))
-        progress = Progress(len(indices), "images", say, processes, "extracting features of real images")
-        for start in processes.share(range(0, len(indices), batch_size)):
-            rows = indices[start : start + batch_size]
-            table[start : start + len(rows)] = extractor(dataset.images(rows))
-            progress.advance(len(rows))
-    processes.merge(table)
-    wrong = (~torch.isfinite(table).all(dim=1)).nonzero()
-    if len(wrong):
-        name = dataset.source.name(int(indices[int(wrong[0])]))
-        raise UserError(f"features={extractor.name} of {name} are not finite: choose other features")
-    reference = Reference(about, None, table, indices, dataset)
-    if file is not None and processes.main and not there:
-        try:
-            reference.write(file, moments=False)
-        except UserError as error:  # the evaluation goes on without a cache
-            say(f"not cached: {error}")
-    return reference
+        indices = [indices[position] for position in selection.tolist()]
+    return indices, description
 
 
 def read_statistics(file: Path, extractor: FeatureExtractor) -> Reference:
@@ -322,7 +332,7 @@ def _cached_features(file: Path | None, about: dict[str, Any]) -> Tensor | None:
     return features if features.shape == (about["n"], about["features"]["dimension"]) else None
 
 
-def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     """Return the first difference of two descriptions of features, as text."""
-    key = next(key for key in here if there.get(key) != here[key])
-    return f"{key} {there.get(key)!r}, not {here[key]!r}"
+    key = next(key for key in expected if found.get(key) != expected[key])
+    return f"{key} {found.get(key)!r}, not {expected[key]!r}"

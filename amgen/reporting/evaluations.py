@@ -13,7 +13,7 @@ from amgen.reporting.axes import Axis, fitting_axis, linear_axis, logarithmic_ax
 from amgen.reporting.charts import Chart, Point, Series, make_chart, number
 from amgen.reporting.collect import StoredEvaluation, nfe_of
 
-SETTING_OF_COST = ("NFE", "steps", "tolerance")
+COST_SETTINGS = ("NFE", "steps", "tolerance")
 """Settings of a solver that determine its cost."""
 
 
@@ -133,7 +133,7 @@ def _charts(identifier: str, members: list[StoredEvaluation]) -> list[Chart]:
         holders = [one for one in members if any(score.name == name for score in one.evaluation.scores)]
         by_cost = _several([one for one in holders if nfe_of(one.evaluation)], _model, lambda one: nfe_of(one.evaluation))
         if by_cost:
-            series, note = _series(by_cost, name, lambda one: nfe_of(one.evaluation) or 0, SETTING_OF_COST)
+            series, note = _series(by_cost, name, lambda one: nfe_of(one.evaluation) or 0, COST_SETTINGS)
             x_axis = fitting_axis([point.x for one in series for point in one.points])
             title = f"{name} against gradient evaluations"
             charts.append(make_chart(f"{identifier}-nfe-{index}", title, series, x_axis, _y_axis(series), "NFE", name, note=note))

@@ -23,13 +23,13 @@ from amgen.evaluation.likelihood import (
     OFFSET,
     bits_per_dimension,
     bits_score,
-    check,
-    choose,
+    check_density,
     dequantise,
     draw_probes,
     evaluate,
     log_density,
     ode_options,
+    select_images,
 )
 from amgen.evaluation.report import Evaluation
 from amgen.model.build import build_action
@@ -217,8 +217,8 @@ def test_draws_belong_to_images() -> None:
     assert torch.equal(draw_probes(0, [8], 2, (1, 8, 8))[0], probes[1, :2])
     assert len({tuple(signs.flatten().tolist()) for signs in probes.flatten(0, 1)}) == 8
     dataset = open_dataset(config.DataConfig())
-    assert set(choose(dataset, 10, 0)) < set(choose(dataset, 20, 0)) != set(choose(dataset, 20, 1))
-    assert choose(dataset, 1797, 0) == list(range(1797))
+    assert set(select_images(dataset, 10, 0)) < set(select_images(dataset, 20, 0)) != set(select_images(dataset, 20, 1))
+    assert select_images(dataset, 1797, 0) == list(range(1797))
 
 
 def test_errors_of_the_mean() -> None:
@@ -266,7 +266,7 @@ def test_the_report_is_the_mean_over_images(overrides: list[str], kind: Dynamics
     model = untrained(*overrides)
     classes = model.config.action.classes
     dataset = open_dataset(model.config.data)
-    indices = choose(dataset, 4, 1)
+    indices = select_images(dataset, 4, 1)
 
     def alone(index: int, label: Tensor | None) -> float:
         x, signs = dequantise(dataset.images([index]), 1, [index]), draw_probes(1, [index], 2, (1, 8, 8))
@@ -349,7 +349,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ode_options(model, {"solver": "dopri5", "steps": 5})
     monkeypatch.setattr(sampling.Model, "device", torch.device("mps"))
     with pytest.raises(UserError, match="device=mps has no double precision.*--device cpu"):
-        check(model, "heun")
+        check_density(model, "heun")
 
 
 @pytest.mark.parametrize("solver", [ode("heun", 3), ode("dopri5")])
@@ -365,7 +365,7 @@ def test_divergence_names_the_image(solver: ODESolver) -> None:
         log_density(solver, dynamics_of(Broken()), LinearPath(), x)
     model = untrained()
     next(model.action.parameters()).data.fill_(math.nan)
-    first = choose(open_dataset(model.config.data), 5, 0)[0]
+    first = select_images(open_dataset(model.config.data), 5, 0)[0]
     with pytest.raises(Diverged, match=f"image {first} of the embedded digits reaches"):
         measured(model, num=5)
 

@@ -63,11 +63,13 @@ def _chosen(key: str | None) -> list[Row]:
     Raises:
         UserError: for a key that there is not, with the nearest one.
     """
+    from amgen.config.renaming import new_key
     from amgen.core.errors import UserError, nearest, short
 
     rows = list(_rows())
     if key is None:
         return rows
+    key = new_key(key)
     wanted: list[Row] = []
     heading: Row | None = None
     for row in rows:

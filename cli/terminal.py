@@ -25,6 +25,14 @@ def complain(message: str) -> None:
         _point_to_nowhere(2)
 
 
+def note(message: str) -> None:
+    """Print a line that is no error on standard error, in the first of several processes only."""
+    from amgen.core.launch import rank
+
+    if rank() == 0:
+        complain(message)
+
+
 class Output(io.FileIO):
     """Standard output that may be lost, to a full disk or a closed pipe, while the work goes on.
 

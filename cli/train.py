@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from . import terminal
 from .options import Debug
 
 
@@ -36,7 +37,8 @@ def train(
     if run_dir is not None and not run_dir.strip():
         raise UserError(f"--run-dir {run_dir!r}: expected the name of a folder")
     named = {"training.compile": None if compile_loss is None else str(compile_loss).lower(), "training.device": device}
-    options = config.load(preset, [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)])
+    changes = [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+    options = config.load(preset, changes, terminal.note)
     if dry_run:
         _describe(options)
         return

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from amgen.config import DataConfig
-from amgen.data import Batch, TrainingStream, open_dataset, to_image
+from amgen.data import Batch, TrainingStream, open_dataset, to_image, training_stream
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         for path in paths:
             for memory in (1 << 20, 0):
                 data = DataConfig(path=str(path), size=options.size, channels=3, resize="crop", convert=True, memory_mb=memory)
-                stream = TrainingStream(open_dataset(data), 0)
+                stream = training_stream(open_dataset(data), 0)
                 rates = [throughput(stream, options.batch, options.batches, workers) for workers in options.workers]
                 name = f"{Path(path).suffix.lstrip('.') or 'folder'}{', in memory' if memory else ''}"
                 print(f"{name:24}" + "".join(f"{rate:12,.0f}" for rate in rates), flush=True)

@@ -31,7 +31,7 @@ from amgen.core.devices import device_of
 from amgen.core.errors import UserError
 from amgen.core.files import make_folder
 from amgen.core.memory import peak_bytes
-from amgen.data import ImageDataset
+from amgen.data import ImageDataset, training_stream
 from amgen.data.sources import ArraySource
 from amgen.dynamics import Dynamics, Entropic, Unbalanced
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
@@ -197,7 +197,7 @@ def data_of_a_step(settings: Config, batch: int) -> Work:
     channels, size, _ = settings.image_shape
     pixels = np.random.default_rng(0).integers(0, 256, (2_000, size, size, channels), dtype=np.uint8)
     source = ArraySource(pixels.squeeze(-1) if channels == 1 else pixels, [0] * len(pixels), ["any"], "random images")
-    stream = CoupledStream(ImageDataset(source, settings.data).stream(0), build_coupling(settings), False)
+    stream = CoupledStream(training_stream(ImageDataset(source, settings.data), 0), build_coupling(settings), False)
     path, times, steps = build_path(settings), build_times(settings), iter(range(10**9))
 
     def work() -> None:

@@ -41,7 +41,7 @@ ENTROPIC = [
     "path.noise=0.1",
     "sampling.solver=stochastic-heun",
 ]
-UNBALANCED = ["dynamics.kind=unbalanced", "dynamics.rate=0.02", "data.counts=true"]
+UNBALANCED = ["dynamics.kind=unbalanced", "dynamics.rate=0.02", "data.mass_from_counts=true"]
 FAMILY = {
     "AM conditional": [],
     "AM marginal": MARGINAL,

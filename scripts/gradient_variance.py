@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from amgen import config
-from amgen.data import TrainingStream, open_dataset
+from amgen.data import open_dataset, training_stream
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
 from amgen.model.build import build_action, build_path
 from amgen.paths import PathSample, StratifiedTimes
@@ -38,7 +38,7 @@ def measure(path_kind: str, frequency: float, steps: int, batches: int) -> tuple
     action, path = build_action(options), build_path(options)
     weight = TimeWeight(TIME_WEIGHTS["1-t"])
     conditional, marginal = ConditionalLoss(action, path, weight=weight), MarginalLoss(action, path, weight=weight)
-    stream, times = TrainingStream(open_dataset(options.data), seed=0), StratifiedTimes()
+    stream, times = training_stream(open_dataset(options.data), seed=0), StratifiedTimes()
 
     def sample(step: int) -> PathSample:
         batch = stream.__getitems__(range(64 * step, 64 * (step + 1)))

@@ -24,7 +24,7 @@ from torch.func import jvp
 from amgen import config, sampling
 from amgen.actions import MLP
 from amgen.core.errors import UserError
-from amgen.data import SnapshotDataset, open_dataset
+from amgen.data import SnapshotDataset, open_dataset, training_stream
 from amgen.data.systems.hydrogen import BOHR_RADIUS, SPAN, Superposition
 from amgen.data.systems.simulation import rng_of
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared
@@ -127,7 +127,7 @@ def learn_score(model: sampling.Model, samples: int, batch: int = 500) -> Score:
     assert options.kind == "mlp"
     torch.manual_seed(0)
     network = MLP(3, options.width, options.depth, options.time_frequency, options.time_features)
-    stream, path, times, steps = dataset.stream(0), build_path(model.config), StratifiedTimes(), samples // batch
+    stream, path, times, steps = training_stream(dataset, 0), build_path(model.config), StratifiedTimes(), samples // batch
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     clock = time.perf_counter()

@@ -20,7 +20,7 @@ from amgen.config import Config
 from amgen.core.batching import in_batches
 from amgen.core.errors import Diverged
 from amgen.core.randomness import Purpose, gaussian
-from amgen.data import ImageDataset, to_uint8
+from amgen.data import ImageDataset, to_uint8, training_stream
 from amgen.dynamics import Dynamics
 from amgen.model.build import build_action, build_coupling, build_dynamics, build_loss, build_path, build_times
 from amgen.paths import PathSample
@@ -138,7 +138,7 @@ class Training:
     ):
         self.method, self.settings, self.learning_rate, self.seconds, self.clock = method, settings, learning_rate, seconds, clock
         self.path, self.times = build_path(settings), build_times(settings)
-        self.stream = CoupledStream(dataset.stream(settings.seed), build_coupling(settings), within_classes=False)
+        self.stream = CoupledStream(training_stream(dataset, settings.seed), build_coupling(settings), within_classes=False)
         self.optimizer = torch.optim.Adam(method.network.parameters(), lr=learning_rate, betas=settings.training.betas, fused=True)
         self.averages = ExponentialAverages(method.network, [SCALE_FREE], settings.training.batch_size)
         self.spent = 0.0

@@ -1,112 +1,80 @@
-"""The configuration of a run as a whole, and in what two of them differ."""
+"""The configuration of a run as a whole, and the differences between two of them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 from pydantic.fields import FieldInfo
 
 from amgen.config.base import Section
 from amgen.config.combinations import mismatches
-from amgen.config.data import AnyDataConfig, DataConfig
-from amgen.config.parts import (
-    ActionConfig,
-    AnyActionConfig,
-    BalancedConfig,
-    ConditionalLossConfig,
-    CouplingConfig,
-    DynamicsConfig,
-    IndependentCouplingConfig,
-    LinearPathConfig,
-    LossConfig,
-    PathConfig,
-    StratifiedTimesConfig,
-    TimesConfig,
-)
-from amgen.config.stages import EvaluationConfig, SamplingConfig, TrainingConfig
+from amgen.config.data import DataConfig
+from amgen.config.options import Options
 from amgen.config.wording import sections
 from amgen.core.errors import UserError
 
 
-class Config(Section):
-    """A complete run."""
-
-    seed: int = Field(0, ge=0, lt=2**63, description="Everything random in a run follows from this number.")
-    data: AnyDataConfig = Field(default_factory=lambda: DataConfig(), description="What to learn from.")
-    path: PathConfig = Field(default_factory=lambda: LinearPathConfig(), description="How noise is turned into data: the marginals q_t.")
-    coupling: CouplingConfig = Field(
-        default_factory=lambda: IndependentCouplingConfig(), description="Which noise is joined with which image."
-    )
-    dynamics: DynamicsConfig = Field(default_factory=lambda: BalancedConfig(), description="How the action moves samples.")
-    action: AnyActionConfig = Field(default_factory=lambda: ActionConfig(), description="The network.")
-    loss: LossConfig = Field(default_factory=lambda: ConditionalLossConfig(), description="The form of the objective.")
-    times: TimesConfig = Field(default_factory=lambda: StratifiedTimesConfig(), description="How the times of a batch are drawn.")
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
-    sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig())
-    evaluation: EvaluationConfig = Field(default_factory=lambda: EvaluationConfig())
+class Config(Options):
+    """The configuration of a run: all options, checked by themselves and against each other."""
 
     @model_validator(mode="after")
-    def _levels_fit(self) -> "Config":
-        if not isinstance(self.data, DataConfig) or not isinstance(self.action, ActionConfig):
-            return self
-        size, halvings = self.data.size, len(self.action.multipliers) - 1
-        if size % 2**halvings:
-            raise ValueError(f"data.size={size} cannot be halved {halvings} times, once for each of action.multipliers")
-        resolutions = [size // 2**level for level in range(halvings + 1)]
-        for resolution in self.action.attention:
-            if resolution not in resolutions:
-                raise ValueError(f"action.attention={resolution} is not a resolution of the network: {resolutions}")
-        return self
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> "Config":
+    def _sections_fit(self) -> "Config":
         for problem in mismatches(self):
             raise ValueError(problem)
         return self
 
     @property
     def images(self) -> DataConfig:
-        """The section `data` of a run on images.
+        """The section `data` of a model of images.
 
         Raises:
-            UserError: if the run is on points.
+            UserError: if the model is of points.
         """
         if not isinstance(self.data, DataConfig):
-            raise UserError(f"this model is of points (data.kind={self.data.kind}), and this is for images: try amgen sample, or scripts/")
+            raise UserError(
+                f"this model is of points (data.kind={self.data.kind}), and this is for images only: try amgen sample, or scripts/"
+            )
         return self.data
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images; otherwise as `images`."""
+        """Shape of an image, (C, H, W).
+
+        Raises:
+            UserError: if the model is of points.
+        """
         return self.images.channels, self.images.size, self.images.size
 
     @property
     def modality(self) -> str:
-        """What is moved: images or points."""
+        """What a sample is: `images` for runs on images, `points` for runs on the populations of tables and simulations."""
         return "images" if isinstance(self.data, DataConfig) else "points"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what is moved: (C, H, W) of images, (D,) of points."""
+        """Shape of a sample: (C, H, W) of an image, (D,) of a point."""
         return self.image_shape if isinstance(self.data, DataConfig) else (self.data.dimension,)
 
     def to_yaml(self) -> str:
-        """Return the resolved options as YAML, sections in the order of this file."""
+        """Return all options, with their defaults, as YAML. `amgen.config.load` reads it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
-        """Map each key that differs and alters what is learned to its values here and in `other`."""
+        """Return the options that differ and change what is learned: each dotted key with its values here and in `other`.
+
+        An option that only one of them has, since the other has another kind of section, has the value None there.
+        """
         mine, theirs = flatten(self), flatten(other)
         keys = [*mine, *(key for key in theirs if key not in mine)]
         changed = {key: (mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)}
-        # Where the learning rate falls towards the end, moving the end changes every step of the fall.
+        # If the learning rate decays towards the end of training, a later end changes the learning rate of every step of the decay.
         bound = {"training.images"} if self.training.decay else set()
         return {key: values for key, values in changed.items() if key in bound or not _may_change(key)}
 
 
 def flatten(section: Section, prefix: str = "") -> dict[str, Any]:
-    """Map dotted keys to values."""
+    """Return dotted keys with their values."""
     flat: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)
@@ -115,12 +83,17 @@ def flatten(section: Section, prefix: str = "") -> dict[str, Any]:
 
 
 def _may_change(key: str) -> bool:
+    """Return whether a run may be resumed with another value of an option."""
     extra = fields(key.split("."))[0].json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("may_change"))
 
 
 def fields(keys: Sequence[str]) -> list[FieldInfo]:
-    """Return the fields of an option, one for each kind of section that has it."""
+    """Return the fields of an option, one for each kind of section that has it.
+
+    Args:
+        keys: the dotted key, split.
+    """
     candidates: list[type[BaseModel]] = [Config]
     for key in keys[:-1]:
         candidates = [
@@ -130,5 +103,5 @@ def fields(keys: Sequence[str]) -> list[FieldInfo]:
 
 
 def section_kinds(keys: Sequence[str]) -> dict[str, type[BaseModel]]:
-    """Return the kinds of the section of that name, none if it is an option."""
+    """Return the kinds of the section named by the split dotted key; it is empty for an option."""
     return next((sections(field) for field in fields(keys)), {})

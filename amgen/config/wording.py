@@ -1,4 +1,4 @@
-"""What is wrong with the options that were given, worded for those who gave them: the key, the value and what was expected."""
+"""Error messages for wrong options: the key, the value and what was expected, in place of pydantic's messages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -9,11 +9,14 @@ from pydantic.fields import FieldInfo
 from amgen.core.errors import UserError, nearest, short, unknown
 
 KINDS = ("kind", "form")
-"""Keys whose value decides what the other options of their section are."""
+"""Names of the option that decides which other options its section has."""
 
 
 def sections(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """Map the kinds of section that a field may hold to their classes; a field that holds one kind maps "" to it."""
+    """Return the section classes that a field may hold, by kind.
+
+    A field with a single section class has it under the kind "". A field that holds no section has none.
+    """
     found = {}
     members = [field.annotation] if isinstance(field.annotation, type) else get_args(field.annotation)
     for member in members:
@@ -24,15 +27,20 @@ def sections(field: FieldInfo) -> dict[str, type[BaseModel]]:
 
 
 def choice_of(kinds: Mapping[str, type[BaseModel]]) -> str:
-    """Return the key that chooses among the kinds of a section: kind, or form for losses."""
+    """Return the option that chooses among the kinds of a section: `kind`, or `form` for losses."""
     return next(key for key in KINDS if all(key in section.model_fields for section in kinds.values()))
 
 
 def check_sections(options: Mapping[str, Any], root: type[BaseModel], prefix: str = "") -> None:
-    """Make sure that sections are given as sections and are of a kind that there is; what they hold is left to their own checks.
+    """Check that sections are given as dicts and that their kinds exist. The options inside are not checked here.
+
+    Args:
+        options: options as they were read.
+        root: the section class that they belong to.
+        prefix: what precedes their keys in messages.
 
     Raises:
-        UserError: for the first one that is not.
+        UserError: for the first section that is wrong.
     """
     for name, value in options.items():
         kinds = sections(root.model_fields[name]) if name in root.model_fields else {}
@@ -54,16 +62,16 @@ def check_sections(options: Mapping[str, Any], root: type[BaseModel], prefix: st
 
 
 def section_expected(key: str, value: object, kinds: Mapping[str, type[BaseModel]]) -> UserError:
-    """Build the error for a single value in the place of a section, such as path=vp."""
+    """Return the error for a value given in place of a section, such as path=vp."""
     if "" in kinds:
         example = f"{key}.{next(iter(kinds[''].model_fields))}=..."
     else:
         example = f"{key}.{choice_of(kinds)}={value if isinstance(value, str) and value in kinds else next(iter(kinds))}"
-    return UserError(f"{key}={short(value)}: {key} is a section and not a single option: give options of it, such as {example}")
+    return UserError(f"{key}={short(value)}: {key} is a section, not an option: give its options, such as {example}")
 
 
 def first_problem(error: ValidationError, root: type[BaseModel]) -> str:
-    """Word the first complaint of a check of `root` as `section.key=value: what was expected`."""
+    """Return the first message of a check of `root` as `section.key=value: what was expected`."""
     problem = error.errors(include_url=False)[0]
     keys, section = _resolve([str(part) for part in problem["loc"]], root)
     key = ".".join(keys)
@@ -71,15 +79,15 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         options = ", ".join(section.model_fields)
         return f"unknown option {short(key)}{nearest(keys[-1], section.model_fields)}: options here are {options}"
-    if kind == "value_error":  # of a check of our own, which says it all
+    if kind == "value_error":  # raised by a check of amgen, whose message is complete
         return str(context["error"])
     if kind == "missing":
-        return f"{key} is needed here"
+        return f"{key} is missing: give it a value"
     return f"{key}={short(problem['input'])}: expected {expected(kind, context)}"
 
 
 def first_error(error: object) -> str:
-    """Word the first complaint of a check that knows no key; nothing if it is another error."""
+    """Return the first message of a check without keys, or an empty string for an error of another class."""
     if not isinstance(error, ValidationError):
         return ""
     problem = error.errors(include_url=False)[0]
@@ -87,11 +95,15 @@ def first_error(error: object) -> str:
 
 
 def expected(kind: str, context: Mapping[str, Any]) -> str:
-    """Word what a value should have been."""
+    """Return what was expected of a value.
+
+    Args:
+        kind: type of the error in pydantic.
+        context: its context: bounds and choices.
+    """
     if kind in ("too_short", "too_long"):
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
-        return f"{bound} values, not {context.get('actual_length', 'so many')}"
-    # Only now, since each needs values of its own.
+        return f"{bound} values, not {context.get('actual_length', 'more')}"
     wordings = {
         "greater_than": "a number greater than {gt}",
         "greater_than_equal": "a number of at least {ge}",
@@ -102,7 +114,7 @@ def expected(kind: str, context: Mapping[str, Any]) -> str:
     }
     if kind in wordings:
         return wordings[kind].format(**{name: _number(value) for name, value in context.items()})
-    words = {
+    types = {
         "int_": "an integer",
         "float_": "a number",
         "finite_number": "a finite number",
@@ -114,23 +126,28 @@ def expected(kind: str, context: Mapping[str, Any]) -> str:
         "tuple_": "a list, such as [1, 2]",
         "none_required": "null",
     }
-    return next((text for start, text in words.items() if kind.startswith(start)), "a value that this option can have")
+    return next((text for start, text in types.items() if kind.startswith(start)), "another value")
 
 
 def _number(value: Any) -> Any:
-    """Return a bound as people write it."""
+    """Return a bound in a short form."""
     return f"{value:g}" if isinstance(value, float) else value
 
 
 def _resolve(location: Sequence[str], section: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """Turn the location of an error in `section`, which names kinds, into keys; also return the last section on the way."""
+    """Return the keys of an error's location, and the class of the section that holds the last one.
+
+    Args:
+        location: where pydantic found the error in `section`: keys, and the kinds of sections between them.
+        section: the class that was checked.
+    """
     keys: list[str] = []
     parts = list(location)
     while parts:
         part = parts.pop(0)
         field = section.model_fields.get(part)
         if field is None and keys and not part.isdecimal() and keys[-1] in section.model_fields:
-            break  # which of several types an option could have had
+            break  # the rest of the location names one of several types that the option may have
         keys.append(part)
         inner = sections(field) if field else {}
         if "" in inner:

@@ -1,4 +1,4 @@
-"""YAML as options are written in: plain values of bounded size, whatever the file holds."""
+"""Reading YAML safely: plain values only, with limits on size and nesting."""
 
 import re
 import stat
@@ -10,64 +10,66 @@ import yaml
 from amgen.core.errors import UserError, short
 
 LARGEST_FILE = 4 * 2**20
-"""Bytes of the largest file that is read: a whitening of 400 dimensions, recorded with a run, takes 3 MB."""
+"""Bytes of the largest file that is read. The record of `data.axes` in 400 dimensions takes 3 MB."""
 
 MOST_VALUES = 200_000
-"""Most values of one text, every use of an anchor counted."""
+"""Most values in one text; every use of an anchor counts."""
 
 DEEPEST = 20
-"""Deepest nesting; options need five levels."""
+"""Deepest nesting. Options need five levels."""
 
 LARGEST_INTEGER = 2**63
+"""Integers must be smaller than this in absolute value."""
 
 
 def read_file(path: Path) -> Any:
-    """Return what a YAML file holds.
+    """Return the contents of a YAML file; see `read`.
 
     Raises:
-        UserError: if it cannot be read, or holds what options cannot be.
+        UserError: if the file cannot be read, or holds values that options cannot have.
     """
     try:
         about = path.stat()
         if stat.S_ISDIR(about.st_mode):
             raise UserError(f"cannot read the configuration {path}: it is a folder: give a .yaml file")
         if not stat.S_ISREG(about.st_mode):  # a pipe may never end, and a device never does
-            raise UserError(f"cannot read the configuration {path}: it is no regular file")
+            raise UserError(f"cannot read the configuration {path}: it is not a regular file: give a .yaml file")
         if about.st_size > LARGEST_FILE:
-            raise UserError(f"cannot read the configuration {path}: it has {about.st_size:,} bytes, of {LARGEST_FILE:,} at most")
+            raise UserError(f"cannot read the configuration {path}: it has {about.st_size:,} bytes: expected at most {LARGEST_FILE:,}")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read the configuration {path}: it is not UTF-8 text ({error.reason} at byte {error.start:,})") from None
+        reason = f"it is not UTF-8 text ({error.reason} at byte {error.start:,}): save it as UTF-8"
+        raise UserError(f"cannot read the configuration {path}: {reason}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the configuration {path}: {getattr(error, 'strerror', None) or error}") from None
     return read(text, str(path))
 
 
 def read(text: str, source: str) -> Any:
-    """Return what a YAML text holds: words, numbers, truth values, null, and lists and dicts of these.
+    """Return the contents of a YAML text: strings, numbers, booleans, null, and lists and dicts of them.
 
-    Anchors and merged mappings are replaced by what they stand for, so that nothing is shared.
+    Anchors and merged mappings are replaced by copies of their contents.
 
     Args:
         text: the text.
-        source: names it in errors.
+        source: where it comes from, for errors.
 
     Raises:
-        UserError: if it is not valid, too large, nested too deeply or within itself, or holds a value that no option has.
+        UserError: if the text is not valid YAML, is too large or nested too deeply, contains itself, or holds a value of another type.
     """
     try:
         return _plain(yaml.load(text, Loader=_Loader))
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not valid YAML: {_reason(error)}") from None
-    except (ValueError, OverflowError) as error:  # of numbers with thousands of digits, and of dates
+    except (ValueError, OverflowError) as error:  # raised for numbers with thousands of digits, and for dates
         reason = "a number has too many digits" if "digits" in str(error) else " ".join(str(error).split())[:200]
         raise UserError(f"{source} is not valid YAML: {reason}") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as YAML 1.2 has it, dates are words, and a key given twice is an error."""
+    """A YAML loader with limits. 1e-4 is a number, as in YAML 1.2; dates are strings; a key that is given twice is an error."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 (as the class above declares it)
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -77,9 +79,10 @@ class _Loader(yaml.SafeLoader):
         self.depth = 0
         self.count = 0
         self.sizes: dict[int, tuple[int, int]] = {}
-        """Of each node that is complete: how many values it holds and how deep they lie, anchors expanded."""
+        """The number of values and the depth of each complete node by its id, with anchors expanded."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, and check its size and depth."""
         event = self.peek_event()
         self.depth += 1
         if self.depth > DEEPEST:
@@ -91,9 +94,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _measure(self, node: yaml.Node, event: yaml.Event) -> None:
+        """Add the size and depth of a node to `sizes`, and refuse those above the limits."""
         if isinstance(event, yaml.AliasEvent):
             if id(node) not in self.sizes:
-                raise _refusal(f"the anchor {short(event.anchor)} holds itself", event)
+                raise _refusal(f"the anchor {short(event.anchor)} contains itself", event)
         else:
             inner = node.value if isinstance(node, yaml.CollectionNode) else []
             parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
@@ -107,13 +111,14 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"it is nested more than {DEEPEST} deep", event)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Construct a dict, and refuse keys that are not strings or are given twice."""
         seen = set()
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.tag != "tag:yaml.org,2002:str":
                 shown = short(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                raise yaml.constructor.ConstructorError(None, None, f"the key {shown} is not a word", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {shown} is not a string", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {short(key.value)} is given twice", node.start_mark)
             seen.add(key.value)
@@ -128,12 +133,17 @@ _Loader.add_implicit_resolver(
 
 
 def _refusal(problem: str, event: yaml.Event) -> yaml.YAMLError:
+    """Return an error with the place of an event."""
     mark: Any = event.start_mark
     return yaml.composer.ComposerError(None, None, problem, mark)
 
 
 def _plain(value: Any) -> Any:
-    """Return a copy that shares nothing, of the types that options have."""
+    """Return a deep copy of a value.
+
+    Raises:
+        yaml.YAMLError: if it holds a type or a value that options cannot have.
+    """
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -143,14 +153,14 @@ def _plain(value: Any) -> Any:
             raise yaml.YAMLError(f"{short(value)} holds the character 0")
         return value
     if isinstance(value, int) and not -LARGEST_INTEGER < value < LARGEST_INTEGER:
-        raise yaml.YAMLError(f"a whole number of {value.bit_length():,} bits: 63 are the most")
+        raise yaml.YAMLError(f"an integer has {value.bit_length():,} bits: expected at most 63")
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise yaml.YAMLError(f"a value is of a type that options do not have: {type(value).__name__}")
+    raise yaml.YAMLError(f"a value is of a type that options cannot have: {type(value).__name__}")
 
 
 def _reason(error: yaml.YAMLError) -> str:
-    """Word an error of YAML in a few words, with its place."""
+    """Return a short message for a YAML error, with its line and column."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
     text = " ".join(str(problem or error).split())

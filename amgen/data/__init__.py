@@ -1,11 +1,11 @@
-"""Where images and populations of points come from, and the form they are brought into."""
+"""Images and populations of points: where they come from, the form that training needs, and the training streams."""
 
 from amgen.data.dataset import ImageDataset
 from amgen.data.images import to_float, to_image, to_uint8
-from amgen.data.opening import open_dataset
-from amgen.data.snapshots import SnapshotDataset, SnapshotStream, recorded_units
-from amgen.data.sources import ImageSource, open_source
-from amgen.data.stream import Batch, TrainingStream
+from amgen.data.opening import open_dataset, open_source
+from amgen.data.snapshots import SnapshotDataset, recorded_units
+from amgen.data.sources import ImageSource
+from amgen.data.stream import Batch, ImageStream, SnapshotStream, TrainingStream, training_stream
 from amgen.data.tables import Snapshots
 from amgen.data.units import Units
 
@@ -13,6 +13,7 @@ __all__ = [
     "Batch",
     "ImageDataset",
     "ImageSource",
+    "ImageStream",
     "SnapshotDataset",
     "SnapshotStream",
     "Snapshots",
@@ -24,4 +25,5 @@ __all__ = [
     "to_float",
     "to_image",
     "to_uint8",
+    "training_stream",
 ]

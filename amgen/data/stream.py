@@ -1,31 +1,32 @@
-"""The training stream: which image comes when, an item a sample."""
+"""Training streams: item n of an endless stream of images, or of points of a population, as a function of (seed, n)."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from amgen.core.randomness import Purpose, gaussian, permutation, uniform
-
-if TYPE_CHECKING:
-    from amgen.data.dataset import ImageDataset
+from amgen.core.randomness import Purpose, derive_seed, gaussian, permutation, uniform
+from amgen.data.dataset import ImageDataset
+from amgen.data.snapshots import SnapshotDataset
 
 
 @dataclass
 class Batch:
-    """What training consumes.
+    """The items that a training step uses.
 
     Attributes:
-        indices: global indices of the stream, one each.
-        images: data, float32 in [-1, 1], (B, C, H, W); of a population, chains (B, K + 1, D + 1), a point of each time and its mass.
-        noise: standard normal, of the shape of what moves: (B, C, H, W) or (B, D).
+        indices: global indices in the stream, (B,).
+        images: the data: images, float32 in [-1, 1], (B, C, H, W); or multi-marginal tuples of points, (B, K + 1, D + 1), see
+            `SnapshotDataset.tuples`.
+        noise: standard normal: (B, C, H, W) for images, (B, D) for points.
         labels: classes, int64, (B,).
-        skipped: for each image, whether it stands in for one that cannot be read.
-        boundary: other items, drawn independently of these, where the loss takes its boundary terms from others.
+        skipped: for each item, whether it replaces an unreadable image.
+        boundary: other items of independent indices, for losses whose boundary terms use independent samples; else None.
     """
 
     indices: Sequence[int]
@@ -36,34 +37,39 @@ class Batch:
     skipped: Sequence[bool] = ()
 
     def pin_memory(self) -> "Batch":
-        """Move the tensors to page-locked memory (called by DataLoader)."""
+        """Return the batch in page-locked memory (called by DataLoader)."""
         boundary = None if self.boundary is None else self.boundary.pin_memory()
         return Batch(self.indices, self.images.pin_memory(), self.noise.pin_memory(), self.labels.pin_memory(), boundary, self.skipped)
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Batch":
-        """Move the tensors to a device; images and noise become `dtype` there."""
+        """Return the batch on a device, images and noise as `dtype`."""
         boundary = None if self.boundary is None else self.boundary.to(device, dtype)
         images, noise = (tensor.to(device, non_blocking=True).to(dtype) for tensor in (self.images, self.noise))
         return Batch(self.indices, images, noise, self.labels.to(device, non_blocking=True), boundary, self.skipped)
 
 
 class TrainingStream(Dataset[Batch]):
-    """An endless stream of shuffled epochs in which item n is a function of (seed, n).
+    """An endless stream in which item n is a function of (seed, n).
 
-    Each epoch visits every image once, in an order of its own. Flips and noise are drawn for n, so that neither the batch size
-    nor the number of processes or workers changes what item n is, and resuming needs only a count.
+    Shuffled orders, flips and noise come from a counter-based generator with n as the counter. So item n does not depend on the batch size,
+    the number of processes or of workers, and resuming needs only the number of items seen. It can be pickled for DataLoader workers.
+
+    Attributes:
+        dataset: the data.
+        seed: the seed.
+        multi_marginal: whether an item is a tuple of points, one of each time, which a coupling joins in pairs of neighbouring times.
     """
 
-    linked = False
-    """Whether an item is a chain of points, whose neighbours a coupling joins."""
+    dataset: ImageDataset | SnapshotDataset
+    seed: int
+    multi_marginal: ClassVar[bool] = False
 
-    def __init__(self, dataset: "ImageDataset", seed: int):
-        self.dataset = dataset
-        self.seed = seed
-        self._order = lru_cache(maxsize=2)(self._shuffled)
+    @abstractmethod
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return the items `indices` of the stream as one batch."""
 
-    def _shuffled(self, epoch: int) -> Tensor:
-        return permutation(self.seed, Purpose.SHUFFLE, epoch, len(self.dataset))
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
 
     def __getstate__(self) -> dict[str, object]:
         return {"dataset": self.dataset, "seed": self.seed}
@@ -71,8 +77,22 @@ class TrainingStream(Dataset[Batch]):
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+
+class ImageStream(TrainingStream):
+    """A stream of images. Each epoch visits every image once, in an order of its own."""
+
+    dataset: ImageDataset
+
+    def __init__(self, dataset: ImageDataset, seed: int):
+        self.dataset = dataset
+        self.seed = seed
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        return permutation(self.seed, Purpose.SHUFFLE, epoch, len(self.dataset))
+
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return items `indices` of the stream as one batch."""
+        """Return the items `indices` of the stream as one batch."""
         epochs = (divmod(index, len(self.dataset)) for index in indices)
         chosen = torch.stack([self._order(epoch)[position] for epoch, position in epochs])
         wanted = chosen.tolist()
@@ -85,5 +105,51 @@ class TrainingStream(Dataset[Batch]):
         skipped = [one != other for one, other in zip(wanted, found, strict=True)]
         return Batch(indices, images, noise, self.dataset.labels[torch.tensor(found)], skipped=skipped)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.__getitems__([index])
+
+class SnapshotStream(TrainingStream):
+    """A stream of multi-marginal tuples: one point of each time.
+
+    Each time has epochs of its own, which visit its points once, in a shuffled order. Where points are paired, all times share the order.
+    """
+
+    dataset: SnapshotDataset
+    multi_marginal: ClassVar[bool] = True
+
+    def __init__(self, dataset: SnapshotDataset, seed: int):
+        self.dataset = dataset
+        self.seed = seed
+        self._order = lru_cache(maxsize=2 * len(dataset.source.times))(self._shuffled)
+
+    def _shuffled(self, place: int, epoch: int) -> Tensor:
+        return permutation(derive_seed(self.seed, Purpose.SNAPSHOT, place), Purpose.SHUFFLE, epoch, len(self.dataset.source.points[place]))
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return the items `indices` of the stream as one batch."""
+        source = self.dataset.source
+        tuples = self.dataset.tuples([self._rows(place, indices) for place in range(1 if source.paired else len(source.times))])
+        noise = gaussian(self.seed, Purpose.NOISE, indices, (tuples.shape[2] - 1,))
+        return Batch(indices, tuples, noise, torch.zeros(len(indices), dtype=torch.int64), skipped=[False] * len(indices))
+
+    def _rows(self, place: int, indices: Sequence[int]) -> Tensor:
+        """Return the rows of time number `place` that the items use, (B,)."""
+        index, count = torch.as_tensor(indices), len(self.dataset.source.points[place])
+        epochs = index // count
+        rows = torch.empty_like(index)
+        for epoch in epochs.unique().tolist():
+            here = epochs == epoch
+            rows[here] = self._order(place, epoch)[index[here] % count]
+        return rows
+
+
+def training_stream(dataset: ImageDataset | SnapshotDataset, seed: int) -> TrainingStream:
+    """Return the training stream of a data set.
+
+    Example:
+        >>> from amgen.config import DataConfig
+        >>> from amgen.data import open_dataset, training_stream
+        >>> stream = training_stream(open_dataset(DataConfig(path="digits")), seed=0)
+        >>> batch = stream.__getitems__(range(16))
+        >>> batch.images.shape, batch.noise.shape, batch.labels.shape
+        (torch.Size([16, 1, 8, 8]), torch.Size([16, 1, 8, 8]), torch.Size([16]))
+    """
+    return ImageStream(dataset, seed) if isinstance(dataset, ImageDataset) else SnapshotStream(dataset, seed)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
-from amgen.data import Batch, SnapshotStream, TrainingStream
+from amgen.data import Batch, TrainingStream
 from amgen.paths import Coupling
 
 
@@ -24,10 +24,10 @@ class CoupledStream(Dataset[Batch]):
 
     def __init__(
         self,
-        stream: TrainingStream | SnapshotStream,
+        stream: TrainingStream,
         coupling: Coupling,
         within_classes: bool,
-        boundary: TrainingStream | SnapshotStream | None = None,
+        boundary: TrainingStream | None = None,
     ):
         self.stream = stream
         self.coupling = coupling
@@ -39,7 +39,7 @@ class CoupledStream(Dataset[Batch]):
         group, first, count = self.coupling.group, indices[0], len(indices)
         start, stop = first // group * group, -(-(first + count) // group) * group
         whole = self.stream.__getitems__(range(start, stop))
-        if self.stream.linked:
+        if self.stream.multi_marginal:
             order, images = torch.arange(len(whole.noise)), self.coupling.link(whole.images)
         else:
             order = self.coupling.assign(whole.noise, whole.images, whole.labels if self.within_classes else None)

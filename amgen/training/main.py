@@ -18,7 +18,7 @@ from amgen.config import Config, SimulatedConfig, change
 from amgen.core.errors import AmgenError, UserError
 from amgen.core.files import make_folder
 from amgen.data import open_dataset
-from amgen.data.sources import NAMED
+from amgen.data.named import NAMED
 from amgen.training.peers import explain_failures, notice_lost_peers, refuse_sharding
 from amgen.training.run import hold, prepare_run
 from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers

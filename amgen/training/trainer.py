@@ -23,7 +23,7 @@ from amgen.core.devices import has_float64, set_tf32, tf32
 from amgen.core.errors import Diverged, Interrupted, UserError
 from amgen.core.files import make_folder, write_json
 from amgen.core.randomness import Purpose, derive_seed, dropout_seeds, rademacher, uniform, uniforms
-from amgen.data import Batch, ImageDataset, SnapshotDataset, SnapshotStream, TrainingStream
+from amgen.data import Batch, ImageDataset, SnapshotDataset, TrainingStream, training_stream
 from amgen.evaluation.evaluate import Evaluator, MetricOptions
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
@@ -66,7 +66,7 @@ class Trainer:
         self.console = console
         self.dataset = dataset
         self.stream = CoupledStream(
-            dataset.stream(config.seed), build_coupling(config), config.action.classes > 0, _boundary_stream(config, dataset)
+            training_stream(dataset, config.seed), build_coupling(config), config.action.classes > 0, _boundary_stream(config, dataset)
         )
         self.fingerprint = dataset.source.fingerprint()
         self.path = build_path(config)
@@ -440,8 +440,8 @@ def _check_labels(config: Config, dataset: ImageDataset | SnapshotDataset) -> No
         raise UserError(f"action.classes={classes} but {dataset.source.description} has {found}: set action.classes={found}")
 
 
-def _boundary_stream(config: Config, dataset: ImageDataset | SnapshotDataset) -> TrainingStream | SnapshotStream | None:
+def _boundary_stream(config: Config, dataset: ImageDataset | SnapshotDataset) -> TrainingStream | None:
     """Return a stream of its own for boundary terms that are independent of the interior ones."""
     if not isinstance(config.loss, MarginalLossConfig) or config.loss.boundaries == "paired":
         return None
-    return dataset.stream(derive_seed(config.seed, Purpose.BOUNDARY, 0))
+    return training_stream(dataset, derive_seed(config.seed, Purpose.BOUNDARY, 0))

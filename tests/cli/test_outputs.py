@@ -104,7 +104,7 @@ def test_a_plot_without_matplotlib_is_refused_first(trained: Path, tmp_path: Pat
         (["sample", "--resample"], "the images of this model carry no weights"),
         (["encode", "--out", "x.txt"], "--out x.txt: expected a file name that ends in .npz"),
         (["encode", "--solver", "sra1"], "sra1"),
-        (["encode", "--guidance", "3"], "guidance=3.0 needs a model that also learned without classes"),
+        (["encode", "--guidance", "3"], "guidance=3.0 needs a model that was also trained without classes"),
         (["export", "--out", "x.pt"], "expected a name that ends in .safetensors"),
     ],
 )

@@ -61,8 +61,8 @@ def test_cifar10_is_the_papers() -> None:
         (["data"], "expected section.key=value"),
         (["seed=[1"], "not valid YAML"),
         (["training.images=2020-01-01"], "training.images='2020-01-01': expected an integer"),
-        (["training.images=!!binary YQ=="], "a value is of a type that options do not have: bytes"),
-        (["path=vp"], "path='vp': path is a section and not a single option: give options of it, such as path.kind=vp"),
+        (["training.images=!!binary YQ=="], "a value is of a type that options cannot have: bytes"),
+        (["path=vp"], "path='vp': path is a section, not an option: give its options, such as path.kind=vp"),
         (["path=vp", "path.beta_max=3"], "path='vp': path is a section"),
         (["training=3"], "training=3: training is a section"),
         (["path.kind=vpp"], "path.kind: unknown kind 'vpp' (did you mean 'vp'?): choose one of colourisation, heat, in-painting"),
@@ -153,9 +153,9 @@ def test_differences_between_kinds_are_named() -> None:
     ("overrides", "reason", "alternative"),
     [
         (["path.kind=colourisation"], "needs colours", "data.channels=3"),
-        (["path.kind=super-resolution", "path.factor=9"], "leaves one pixel of 8", "smaller factor"),
-        (["path.kind=super-resolution", "coupling.kind=ot"], "tell of the noise", "coupling.kind=independent"),
-        (["path.kind=torus", "coupling.kind=ot"], "tell of the noise", "coupling.kind=independent"),
+        (["path.kind=super-resolution", "path.factor=9"], "leaves one pixel of data.size=8", "smaller factor"),
+        (["path.kind=super-resolution", "coupling.kind=ot"], "noise must be independent", "coupling.kind=independent"),
+        (["path.kind=torus", "coupling.kind=ot"], "noise must be independent", "coupling.kind=independent"),
         (["path.kind=in-painting", "path.region=mask"], "go together", "give both or neither"),
         (["path.kind=in-painting", "path.region=mask", "path.mask=[xx,..]"], "2 rows of 2", "8 rows of data.size=8"),
         (["dynamics.kind=entropic", "path.kind=torus"], "Gaussian given its ends", "loss.form=marginal"),
@@ -163,17 +163,17 @@ def test_differences_between_kinds_are_named() -> None:
         (["dynamics.kind=entropic", "dynamics.schedule=constant"], "unbounded variance", "1-t or sqrt(a)"),
         (["dynamics.kind=entropic", "path.kind=torus", "loss.form=marginal"], "noise scale a_t", "dynamics.schedule=1-t"),
         (["dynamics.kind=entropic", "sampling.solver=heun"], "solves ODEs", "euler-maruyama"),
-        (["sampling.solver=euler-maruyama"], "needs noise", "--noise-level 1"),
-        (["sampling.noise_level=1"], "makes an SDE", "euler-maruyama"),
-        (["sampling.noise_level=1", "path.kind=torus", "sampling.solver=sra1"], "the torus is not", "leave it at 0"),
+        (["sampling.solver=euler-maruyama"], "solves SDEs", "--noise-level 1"),
+        (["sampling.noise_level=1"], "makes the dynamics an SDE", "euler-maruyama"),
+        (["sampling.noise_level=1", "path.kind=torus", "sampling.solver=sra1"], "path.kind=torus is not", "leave it at 0"),
         (["sampling.noise_level=1", "coupling.kind=ot", "sampling.solver=sra1"], "independent of the data", "coupling.kind=independent"),
         (["sampling.noise_level=1", "dynamics.kind=convex", "sampling.solver=sra1"], "for balanced dynamics", "leave it at 0"),
-        (["sampling.noise_level=1", "dynamics.kind=entropic"], "their own noise", "leave it at 0"),
+        (["sampling.noise_level=1", "dynamics.kind=entropic"], "noise of their own", "leave it at 0"),
         (["loss.form=marginal", "loss.probes=2"], "Laplacian of entropic dynamics", "leave it out"),
-        (["data.masses.end=[1,2]"], "cannot follow", "dynamics.kind=unbalanced"),
-        (["dynamics.kind=unbalanced", "action.classes=10"], "must not be told the class", "action.classes=0"),
+        (["data.masses.end=[1,2]"], "cannot model", "dynamics.kind=unbalanced"),
+        (["dynamics.kind=unbalanced", "action.classes=10"], "cannot be conditioned on one", "action.classes=0"),
         (["dynamics.kind=unbalanced", "data.masses={start: [1], end: [1]}", "coupling.kind=ot"], "standard normal", "start=null"),
-        (["sampling.guidance=2"], "also learned without classes", "action.label_dropout"),
+        (["sampling.guidance=2"], "also trained without classes", "action.label_dropout"),
         (["action.label_dropout=0.1"], "needs classes", "action.classes"),
         (["dynamics.kind=convex", "dynamics.power=1"], "dynamics.power=1", "greater than 1"),
         (["path.kind=in-painting", "path.mask=missing.png", "path.region=mask"], "cannot read the image", "missing.png"),
@@ -246,8 +246,8 @@ def test_any_value_anywhere_is_refused_in_our_words(value: object) -> None:
             assert not LIBRARY_WORDS.search(message), message
             assert "\n" not in message
             assert len(message) < 700, message
-            needed = re.search(r"(\S+) is needed here", message)
-            assert needed or leaf in message or (parents and parents[-1] in message), (key, message)
+            missing = re.search(r"(\S+) is missing", message)
+            assert missing or leaf in message or (parents and parents[-1] in message), (key, message)
     assert refused > 20
 
 
@@ -267,8 +267,8 @@ def test_refusals_say_what_was_given_and_what_is_expected() -> None:
         "training.optimizer=sgd": "training.optimizer='sgd': expected 'adam' or 'adamw'",
         "data.path=5": "data.path=5: expected text (in quotes, where it reads as a number)",
         "data.path=''": "data.path='': expected text that is not empty",
-        "data.masses.start=[1]": "data.masses.end is needed here",
-        "data.masses=5": "data.masses=5: data.masses is a section and not a single option: give options of it, such as data.masses.start=",
+        "data.masses.start=[1]": "data.masses.end is missing",
+        "data.masses=5": "data.masses=5: data.masses is a section, not an option: give its options, such as data.masses.start=",
         "sampling.solver=[heun]": "sampling.solver=['heun']: expected text",
         "coupling.group=1000000000": "coupling.group=1000000000: expected a number of at most 16384",
         f"data.path=[{'x' * 70_000}]": "data.path=['xxxxxxx",
@@ -289,22 +289,22 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         (BOMB, "it holds more than 200,000 values"),
-        ("a: &a [*a]", "holds itself"),
-        ("a: &a {b: {c: *a}}", "holds itself"),
+        ("a: &a [*a]", "contains itself"),
+        ("a: &a {b: {c: *a}}", "contains itself"),
         ("a: " + "[" * 3000 + "]" * 3000, "nested more than 20 deep"),
         ("a: " + "{a: " * 3000 + "}" * 3000, "nested more than 20 deep"),
         ("a: &a [[[[[[[[[x]]]]]]]]]\nb: &b [[[[[[[[*a]]]]]]]]\nc: [[[[*b]]]]", "nested more than 20 deep"),
         (f"seed: {'9' * 5000}", "not valid YAML: a number has too many digits"),
-        (f"seed: 0x{'f' * 5000}", "a whole number of 20,000 bits"),
-        ("seed: 18446744073709551616", "a whole number of 65 bits"),
+        (f"seed: 0x{'f' * 5000}", "an integer has 20,000 bits"),
+        ("seed: 18446744073709551616", "an integer has 65 bits"),
         ("seed: !!timestamp 2020-13-45", "month must be in 1..12"),
-        ("1: 2", "the key '1' is not a word"),
-        ("yes: 2", "the key 'yes' is not a word"),
-        ("~: 2", "the key '~' is not a word"),
-        ("[1, 2]: 2", "the key a list or mapping is not a word"),
-        ("? {a: 1}\n: 2", "the key a list or mapping is not a word"),
+        ("1: 2", "the key '1' is not a string"),
+        ("yes: 2", "the key 'yes' is not a string"),
+        ("~: 2", "the key '~' is not a string"),
+        ("[1, 2]: 2", "the key a list or mapping is not a string"),
+        ("? {a: 1}\n: 2", "the key a list or mapping is not a string"),
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
-        ("a: !!set {x, y}", "a type that options do not have: set"),
+        ("a: !!set {x, y}", "a type that options cannot have: set"),
         ('data: {path: "a\\0b"}', "holds the character 0"),
         ("seed: 1\nseed: 2", "the key 'seed' is given twice"),
         ("x" * 70_000, "must hold sections"),
@@ -339,7 +339,7 @@ def test_anchors_are_copied(tmp_path: Path) -> None:
     assert options == {"a": {"x": 2}, "b": {"x": 1}}
 
 
-def test_dates_are_words(tmp_path: Path) -> None:
+def test_dates_are_strings(tmp_path: Path) -> None:
     """A folder may be named by its date, and a record of the options reads back as it was."""
     file = tmp_path / "x.yaml"
     file.write_text(config.load("digits", ["data.path=2020-01-01"]).to_yaml())
@@ -350,10 +350,10 @@ def test_dates_are_words(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (Path.mkdir, "it is a folder"),
-        (os.mkfifo, "it is no regular file"),
-        (lambda path: os.truncate(path.write_text("") or path, 2**30), "it has 1,073,741,824 bytes, of 4,194,304 at most"),
+        (os.mkfifo, "it is not a regular file"),
+        (lambda path: os.truncate(path.write_text("") or path, 2**30), "it has 1,073,741,824 bytes: expected at most 4,194,304"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
-        (lambda path: path.symlink_to("/dev/zero"), "it is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
         (lambda path: path.write_bytes("data: {path: é}".encode("latin-1")), "it is not UTF-8 text"),
         (lambda path: path.write_bytes(b"a: \0"), "special characters are not allowed"),
     ],
@@ -382,7 +382,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
         (lambda path: Image.new("1", (20_000, 1)).save(path, "png"), "is 20000x1 pixels: expected at most 4,096"),
     ],
 )
-def test_a_mask_that_is_no_picture_is_refused(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+def test_a_mask_that_is_not_an_image_is_refused(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     make(tmp_path / "mask")
     with pytest.raises(UserError, match=message):
         config.load("digits", ["path.kind=in-painting", "path.region=mask", f"path.mask={tmp_path / 'mask'}"])

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from amgen.config import DataConfig
 from amgen.core.errors import UserError
-from amgen.data import TrainingStream, open_dataset, open_source
-from amgen.data.sources import ZipSource
+from amgen.data import open_dataset, open_source, training_stream
+from amgen.data.files import ZipSource
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_fingerprint_survives_a_copy_and_sees_a_change(folder: Path) -> None:
 def test_workers_read_what_the_main_process_reads(folder: Path, kind: str, context: str) -> None:
     """With nothing kept in memory, each worker opens the files for itself."""
     path = folder if kind == "folder" else make_zip(folder)
-    stream = TrainingStream(open_dataset(DataConfig(path=str(path), memory_mb=0)), seed=0)
+    stream = training_stream(open_dataset(DataConfig(path=str(path), memory_mb=0)), seed=0)
     batches = [range(start, start + 4) for start in range(0, 40, 4)]
     loader = DataLoader(stream, batch_sampler=batches, num_workers=2, collate_fn=unchanged, multiprocessing_context=context)
     for indices, batch in zip(batches, loader, strict=True):
@@ -201,7 +201,7 @@ def test_the_first_frame_is_taken(ending: str, tmp_path: Path) -> None:
     frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:], **options)
     dataset = open_dataset(DataConfig(path=str(tmp_path), convert=True))
     assert dataset.images([0]).unique().tolist() == [0]
-    assert dataset.notes() == ["images of several frames or pages, of which the first is taken: 1"]
+    assert dataset.notes() == ["images with several frames or pages, of which the first is used: 1"]
 
 
 @pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "dog"]])
@@ -234,7 +234,7 @@ def test_links_that_go_round_end(tmp_path: Path) -> None:
     (tmp_path / "b" / "b").symlink_to(".")
     source = open_source(DataConfig(path=str(tmp_path)))
     assert source.paths == ["a/0.png", "a/b/0.png", "b/0.png", "b/a/0.png"]  # type: ignore[attr-defined]
-    assert source.notes[0] == "links to a folder that they lie in are left out: a/b/a, a/b/b, b/a/b, b/b"
+    assert source.notes[0] == "links to a folder that contains them are left out: a/b/a, a/b/b, b/a/b, b/b"
 
 
 def test_names_that_are_no_text_are_hashed(folder: Path) -> None:
@@ -259,7 +259,7 @@ def test_reading_reports_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyP
     lines: list[str] = []
     open_dataset(DataConfig(path=str(folder)), lines.append)
     assert [line.split("  ")[0] for line in lines[:6]] == [f"reading: {done}/6 images" for done in range(1, 7)]
-    assert lines[6:] == [f"{folder}: files that do not end like images are left out: 1 (.txt)"]
+    assert lines[6:] == [f"{folder}: files without an image extension are left out: 1 (.txt)"]
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("Error downloading"), EOFError(), ReadError("not a tar")])

@@ -39,7 +39,7 @@ def model_of(options: Config, constant: float = 0.0) -> Model:
 
 def settings(*overrides: str) -> Config:
     """A population between the times 2 and 4, with x = (1, 2) + 10 z."""
-    base = ["data.times=[2,4]", "data.origin=[1,2]", "data.axes=[[10,0],[0,10]]", "data.whiten=common"]
+    base = ["data.times=[2,4]", "data.origin=[1,2]", "data.axes=[[10,0],[0,10]]", "data.standardize=global"]
     return config.load("mixture-unbalanced", [*base, *overrides])
 
 

@@ -1,14 +1,14 @@
 import torch
 
 from amgen.config import DataConfig
-from amgen.data import TrainingStream, open_dataset
+from amgen.data import open_dataset, training_stream
 from amgen.paths import OptimalTransportCoupling
 from amgen.training.coupled import CoupledStream
 
 
 def test_pairs_do_not_depend_on_who_asks() -> None:
     """Parts of any size and place hold the rows of the whole; images stay, and the noise of each group is exchanged within it."""
-    plain = TrainingStream(open_dataset(DataConfig()), seed=0)
+    plain = training_stream(open_dataset(DataConfig()), seed=0)
     coupled = CoupledStream(plain, OptimalTransportCoupling(12), within_classes=False)
     whole, drawn = coupled.__getitems__(range(36)), plain.__getitems__(range(36))
     for part in (range(0, 5), range(5, 20), range(23, 25), range(35, 36)):

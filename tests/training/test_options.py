@@ -21,7 +21,7 @@ from amgen import config
 from amgen.actions import SquareAction
 from amgen.config import change
 from amgen.core.randomness import Purpose, uniform
-from amgen.data import Batch, open_dataset, to_image
+from amgen.data import Batch, open_dataset, to_image, training_stream
 from amgen.data.systems.mixture import Mixture
 from amgen.data.systems.simulation import rng_of
 from amgen.losses import MarginalLoss
@@ -111,7 +111,8 @@ def test_noise_stays_within_the_class_where_classes_condition(make: Callable[...
     """In each group of 48 the images of a class keep the noise that was drawn for them, as a whole; without classes they do not."""
     for classes in (10, 0):
         trainer = make(f"action.classes={classes}", "coupling.kind=ot", "coupling.group=48")
-        coupled, plain = trainer.stream.__getitems__(range(48)), trainer.dataset.stream(trainer.config.seed).__getitems__(range(48))
+        coupled = trainer.stream.__getitems__(range(48))
+        plain = training_stream(trainer.dataset, trainer.config.seed).__getitems__(range(48))
         assert torch.equal(coupled.labels, plain.labels)
         kept = []
         for label in range(10):
@@ -311,7 +312,7 @@ def test_points_are_linked_as_asked(make: Callable[..., Trainer]) -> None:
     for name, overrides in {"none": ["coupling.kind=independent"], "eight": ["coupling.group=8"], "all": ["coupling.group=24"]}.items():
         trainer = make("data.hold_out=1", *overrides, preset="cells")
         whole[name] = trainer.stream.__getitems__(range(24)).images
-        plain = trainer.dataset.stream(trainer.config.seed).__getitems__(range(24)).images
+        plain = training_stream(trainer.dataset, trainer.config.seed).__getitems__(range(24)).images
         assert torch.equal(whole[name], plain) == (name == "none")
         size = {"none": 1, "eight": 8, "all": 24}[name]
         for start in range(0, 24, size):
@@ -325,11 +326,11 @@ def test_points_are_in_the_units_asked_for(make: Callable[..., Trainer], table: 
     """none: the table's own; common: centred, with a mean square deviation of 1; times: one point of each in a chain."""
     with np.load(table) as stored:
         first = stored["pcs"][stored["sample_labels"] == 0]
-    raw = make("data.whiten=none", preset="cells").dataset.floats(range(5))
+    raw = make("data.standardize=none", preset="cells").dataset.floats(range(5))
     np.testing.assert_allclose(raw[:, 0, :2], first[:5], rtol=1e-5)
     assert raw.shape == (5, 3, 3)
     assert make("data.times=[0,2]", preset="cells").dataset.floats(range(5)).shape == (5, 2, 3)
-    trainer = make("data.whiten=common", preset="cells")
+    trainer = make("data.standardize=global", preset="cells")
     points = torch.cat([trainer.dataset.units.transform(torch.as_tensor(part)) for part in trainer.dataset.source.points])  # type: ignore[union-attr]
     np.testing.assert_allclose(points.mean(dim=0), 0, atol=1e-4)
     assert float(points.square().mean()) == pytest.approx(1, rel=1e-3)
@@ -341,10 +342,10 @@ def test_points_are_blurred_and_weighed_and_wrapped_as_asked(make: Callable[...,
     batch, noisy = drawn(make("path.noise=0.3", preset="cells"))
     torch.testing.assert_close(noisy.x, plain.x + 0.3 * batch.noise)
     for counts, masses in (("true", [1, 40 / 30, 20 / 30]), ("false", [1, 1, 1])):
-        unbalanced = ["dynamics.kind=unbalanced", "action.head=linear", f"data.counts={counts}"]
+        unbalanced = ["dynamics.kind=unbalanced", "action.head=linear", f"data.mass_from_counts={counts}"]
         chains = make(*unbalanced, preset="cells").dataset.floats(range(5))
         np.testing.assert_allclose(chains[..., -1], [masses] * 5, rtol=1e-6)
-    _, wrapped = drawn(make("data.period=2", "data.whiten=none", preset="cells"))
+    _, wrapped = drawn(make("data.period=2", "data.standardize=none", preset="cells"))
     assert -1 <= wrapped.x.min() < -0.5
     assert 0.5 < wrapped.x.max() < 1
 
@@ -362,7 +363,7 @@ def test_networks_of_points_are_as_asked(make: Callable[..., Trainer]) -> None:
     times = torch.tensor([0.0, 0.5])
     kind = make(*entropic, preset="cells").loss.dynamics
     torch.testing.assert_close(kind.sigma(times), torch.full((2,), 2 * math.sqrt(0.2)))
-    assert make("dynamics.kind=unbalanced", "data.counts=true", "dynamics.rate=0.7", preset="cells").loss.dynamics.rate == 0.7
+    assert make("dynamics.kind=unbalanced", "data.mass_from_counts=true", "dynamics.rate=0.7", preset="cells").loss.dynamics.rate == 0.7
 
 
 def test_simulations_are_those_of_their_seed(make: Callable[..., Trainer]) -> None:

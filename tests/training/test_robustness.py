@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from amgen import config
 from amgen.core.errors import Diverged, Interrupted, UserError
 from amgen.core.files import locked, sha256
-from amgen.data import TrainingStream, open_dataset
+from amgen.data import ImageStream, open_dataset
 from amgen.model import checkpoints
 from amgen.training import main
 from amgen.training.interrupts import catch_signals
@@ -293,15 +293,15 @@ def test_a_closed_terminal_ends_no_training(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("workers", [0, 2])
 def test_errors_of_reading_come_in_one_line(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether this process reads or others do: an unreadable image, and no memory."""
-    original = TrainingStream.__getitems__
+    original = ImageStream.__getitems__
     problem: list[Exception] = [UserError("cannot read the image cat.png: replace or remove it")]
 
-    def broken(self: TrainingStream, indices: Any) -> Any:
+    def broken(self: ImageStream, indices: Any) -> Any:
         if 40 in indices:
             raise problem[0]
         return original(self, indices)
 
-    monkeypatch.setattr(TrainingStream, "__getitems__", broken)
+    monkeypatch.setattr(ImageStream, "__getitems__", broken)
     command = ["train", "digits", "--run-dir", tmp_path / "run", *sets([*PLAIN, f"data.workers={workers}"])]
     outcome = run_cli(*command)
     assert (outcome.code, outcome.err) == (2, "amgen: cannot read the image cat.png: replace or remove it\n")
@@ -313,14 +313,14 @@ def test_errors_of_reading_come_in_one_line(workers: int, tmp_path: Path, monkey
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_worker_that_is_killed_is_told_of_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, original = os.getpid(), TrainingStream.__getitems__
+    owner, original = os.getpid(), ImageStream.__getitems__
 
-    def killed(self: TrainingStream, indices: Any) -> Any:
+    def killed(self: ImageStream, indices: Any) -> Any:
         if os.getpid() != owner:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, indices)
 
-    monkeypatch.setattr(TrainingStream, "__getitems__", killed)
+    monkeypatch.setattr(ImageStream, "__getitems__", killed)
     outcome = run_cli("train", "digits", "--run-dir", tmp_path / "run", *sets([*PLAIN, "data.workers=1"]))
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "one of the data.workers=1 reading processes was killed" in outcome.err

@@ -1,1 +1,1 @@
-"""Systems whose motion is known in closed form, for populations that are simulated."""
+"""Systems with known dynamics, for simulated populations."""

@@ -1,9 +1,16 @@
-"""An electron in the field of a proton, in a superposition of eigenstates: wave function, probability current, samples that follow it.
+"""The hydrogen atom in a superposition of eigenstates: wave function, probability current, and samples that follow the current.
 
-Units: hbar = m = e = eps0 = 1, so that the Bohr radius is a = 4 pi and E_n = -1 / (2 a^2 n^2). Symbols: psi_nlm(x) = f_nl(r) S_lm(x) with
-the solid harmonic S_lm = r^l Y_lm, a polynomial in x, and f_nl(r) r^l the radial function; psi(x, t) = sum_j c_j exp(-i E_j t) psi_j(x);
-density |psi|^2, current j = Im(conj(psi) grad psi), velocity v = j / |psi|^2 = Im(grad psi / psi), along which the density is carried
-(Madelung 1927, Bohm 1952). Points are float64 (N, 3).
+It is the experiment of arXiv 2210.06662, section 4.1. Units: hbar = m = e = eps0 = 1, so that the Bohr radius is a = 4 pi.
+
+    energies        E_n = -1 / (2 a^2 n^2)
+    eigenstates     psi_nlm(x) = f_nl(r) S_lm(x), with the solid harmonic S_lm = r^l Y_lm, a polynomial in x
+    superposition   psi(x, t) = sum_j c_j exp(-i E_j t) psi_j(x)
+    density         q_t(x) = |psi(x, t)|^2
+    current         j = Im(conj(psi) grad psi)
+    velocity        v = j / |psi|^2 = Im(grad psi / psi), with dq/dt = -div(q v)   (Madelung 1927; Bohm 1952)
+
+The formulas of f_nl and Y_lm are those of quantum mechanics textbooks (Griffiths, Introduction to Quantum Mechanics, section 4.2). Points x
+are float64 (N, 3).
 """
 
 from dataclasses import dataclass
@@ -18,20 +25,20 @@ from amgen.core.errors import UserError
 BOHR_RADIUS = 4 * pi
 
 SPAN = 14_000.0
-"""Time span of the experiment: a little less than one period of the two states' phase."""
+"""Duration of the experiment: a little less than 2 pi / |E_3 - E_2| = 14,288, the period of the density of `Superposition()`."""
 
 
 @dataclass(frozen=True)
 class Eigenstate:
-    """psi_nlm.
+    """The eigenstate psi_nlm.
 
     Attributes:
         n: principal quantum number, at least 1.
-        l: of the angular momentum, 0 to n - 1.
-        m: of its z component, -l to l.
+        l: quantum number of the angular momentum, 0 to n - 1.
+        m: quantum number of the z component of the angular momentum, -l to l.
 
     Raises:
-        UserError: for numbers out of range.
+        UserError: for quantum numbers out of range.
     """
 
     n: int
@@ -60,7 +67,10 @@ class Eigenstate:
         return radial * solid, (slope * solid)[:, None] * outward + radial[:, None] * solid_gradient
 
     def _radial(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return f(r) and f'(r), both (N,), of f = norm exp(-rho/2) L(rho), rho = 2r/(na), L the Laguerre polynomial L_(n-l-1)^(2l+1)."""
+        """Return f(r) and f'(r), both (N,).
+
+        f(r) = norm exp(-rho / 2) L(rho), with rho = 2 r / (n a) and the associated Laguerre polynomial L = L_(n-l-1)^(2l+1).
+        """
         n, l, scale = self.n, self.l, 2 / (self.n * BOHR_RADIUS)  # noqa: E741
         degree, order, rho = n - l - 1, 2 * l + 1, scale * r
         norm = sqrt(scale**3 * factorial(degree) / (2 * n * factorial(n + l))) * scale**l * np.exp(-0.5 * rho)
@@ -71,8 +81,8 @@ class Eigenstate:
     def _solid_harmonic(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return S(x), complex (N,), and its gradient (N, 3).
 
-        S = norm (x + iy sign m)^|m| P, with P(z, r^2) = sum_k p_k r^(2k) z^(l - |m| - 2k) from the Legendre polynomial's |m|-th derivative.
-        The phase is that of Condon and Shortley.
+        S = norm (x + i y sign(m))^|m| P(z, r^2) with P(z, r^2) = sum_k p_k r^(2k) z^(l - |m| - 2k), from the |m|-th derivative of the
+        Legendre polynomial of degree l. The sign is that of Condon and Shortley.
         """
         l, m, sign = self.l, abs(self.m), 1 if self.m >= 0 else -1  # noqa: E741
         norm = sqrt((2 * l + 1) / (4 * pi) * factorial(l - m) / factorial(l + m)) * ((-1) ** m if self.m > 0 else 1)
@@ -99,7 +109,11 @@ class Eigenstate:
 
 @dataclass(frozen=True)
 class Superposition:
-    """psi(x, t): eigenstates with equal coefficients."""
+    """The wave function psi(x, t) of a superposition of eigenstates with equal coefficients.
+
+    Attributes:
+        states: the eigenstates.
+    """
 
     states: tuple[Eigenstate, ...] = (Eigenstate(3, 2, -1), Eigenstate(2, 1, 0))
 
@@ -114,28 +128,28 @@ class Superposition:
         return value, gradient
 
     def density(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Return |psi|^2, (N,)."""
+        """Return the density |psi|^2, (N,)."""
         return np.abs(self.value_and_gradient(x, t)[0]) ** 2
 
     def current(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Return j, (N, 3), with d|psi|^2/dt = -div j."""
+        """Return the current j, (N, 3), with d|psi|^2/dt = -div j."""
         value, gradient = self.value_and_gradient(x, t)
         return (value.conj()[:, None] * gradient).imag
 
     def velocity(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Return v, (N, 3)."""
+        """Return the velocity v, (N, 3)."""
         value, gradient = self.value_and_gradient(x, t)
         return (gradient / value[:, None]).imag
 
     def score(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Return grad log |psi|^2, (N, 3)."""
+        """Return the score grad log |psi|^2, (N, 3)."""
         value, gradient = self.value_and_gradient(x, t)
         return 2 * (gradient / value[:, None]).real
 
     def metropolis(self, count: int, t: float, rng: np.random.Generator, steps: int = 300) -> np.ndarray:
-        """Return `count` samples of |psi(., t)|^2, each the end of a Metropolis chain of its own, (count, 3).
+        """Return independent samples of |psi(., t)|^2, (count, 3), each the last state of its own Markov chain (Metropolis et al. 1953).
 
-        Proposals are Gaussian, half of them wide and half of them narrow (5 and 1.5 Bohr radii).
+        Proposals are Gaussian, in turn narrow and wide: standard deviations of 1.5 and 5 Bohr radii.
         """
         x = rng.normal(0, 8 * BOHR_RADIUS, (count, 3))
         density = self.density(x, t)
@@ -147,7 +161,7 @@ class Superposition:
         return x
 
     def integrate(self, x: np.ndarray, start: float, end: float, steps: int) -> np.ndarray:
-        """Carry points along v from time `start` to time `end` by Runge-Kutta steps of order 4."""
+        """Return the points x (N, 3) integrated along v from time `start` to time `end`, with classical Runge-Kutta steps of order 4."""
         h = (end - start) / steps
         for number in range(steps):
             t = start + number * h
@@ -160,7 +174,14 @@ class Superposition:
 
 
 def trajectories(count: int, times: np.ndarray, rng: np.random.Generator, steps: int = 2) -> np.ndarray:
-    """Return samples of |psi|^2 that follow the current, (len(times), count, 3), with `steps` Runge-Kutta steps between times."""
+    """Return trajectories of samples of |psi|^2 along the velocity, (len(times), count, 3).
+
+    Args:
+        count: number of samples.
+        times: increasing times; the samples are drawn at the first one.
+        rng: source of randomness.
+        steps: Runge-Kutta steps between two times.
+    """
     state = Superposition()
     points = [state.metropolis(count, times[0], rng)]
     for start, end in pairwise(times):

@@ -1,8 +1,9 @@
-"""Image files decoded without trust in them: whatever is wrong with one is an error that names it. No torch is imported by this module."""
+"""Safe decoding of image files, which may be damaged or hostile: every problem is an error that names the file. No torch is imported."""
 
 import logging
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,13 +16,13 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from amgen.core.errors import UnreadableImage, UserError, printable, short
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
-"""What is decoded. Left to itself Pillow tries all it knows, whatever a file is called: EPS among them, which it hands to Ghostscript."""
+"""Formats that are decoded. Without this list Pillow tries all formats, whatever the name of the file; for EPS it starts Ghostscript."""
 
 MAX_BYTES = 1 << 29
-"""Size of a file above which it is not read: several decoders read all of a file into memory, which of a zip may be zeros without end."""
+"""Largest file that is read. Several decoders read a whole file into memory, and a small zip may unpack to very many zeros."""
 
 MAX_SIDE = 65_535
-"""Pixels in height or width that an image may have; Pillow decodes some formats in a time that grows with the square of the width."""
+"""Largest height and width, pixels. For some formats the decoding time of Pillow grows with the square of the width."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,21 +33,27 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What each EXIF orientation asks for."""
+"""The operation that each EXIF orientation asks for; 1 asks for none."""
 
 
 # Pillow logs some of what it then raises, and a logger without a handler writes to the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
+_STANDARD_ERROR = threading.Lock()
+"""Held while file descriptor 2 is redirected. Two threads that redirect it at once could leave it redirected."""
+
+if hasattr(os, "register_at_fork"):  # a process that is forked meanwhile would keep the redirection
+    os.register_at_fork(before=_STANDARD_ERROR.acquire, after_in_parent=_STANDARD_ERROR.release, after_in_child=_STANDARD_ERROR.release)
+
 
 @dataclass
 class Decoded:
-    """An image and what was done to it.
+    """A decoded image.
 
     Attributes:
-        image: its pixels, turned as its EXIF orientation says.
-        turned: whether that changed it.
-        several: whether the file has other frames or pages, of which this is the first.
+        image: the pixels, with the EXIF orientation applied.
+        turned: whether the orientation changed the image.
+        several: whether the file has further frames or pages; `image` is the first one.
     """
 
     image: Image.Image
@@ -55,10 +62,10 @@ class Decoded:
 
 
 def open_regular(path: str | Path) -> IO[bytes]:
-    """Open a file for reading bytes, without ever waiting for one.
+    """Open a regular file for reading bytes. It never waits, as opening a pipe may.
 
     Raises:
-        OSError: if it cannot be opened, or is a pipe, a device or a folder, from which reading may not end.
+        OSError: if it cannot be opened, or is a pipe, a device or a folder.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
@@ -69,23 +76,27 @@ def open_regular(path: str | Path) -> IO[bytes]:
 
 
 def check_size(count: int) -> None:
-    """Refuse a file of `count` bytes if that is more than any image needs.
+    """Check the size of a file.
 
     Raises:
-        ValueError: if it is.
+        ValueError: if `count` bytes are more than `MAX_BYTES`.
     """
     if count > MAX_BYTES:
         raise ValueError(f"{count:,} bytes are more than the {MAX_BYTES:,} that an image file may have")
 
 
 def decode(file: IO[bytes], name: str) -> Decoded:
-    """Decode the image that an open file holds; `name` is what errors call it.
+    """Decode an image and apply its EXIF orientation.
+
+    Args:
+        file: the open file.
+        name: name of the image for error messages.
 
     Raises:
-        UserError: if it has more than 8 bits a channel, which Pillow would cut off.
-        Exception: whatever the decoders raise for damaged files; `unreadable` turns it into an error for the user.
+        UserError: if it has more than 8 bits a channel, which Pillow would reduce.
+        Exception: of any class, for damaged files; `unreadable` turns it into an error for the user.
     """
-    # Decoders warn of oddities that do not keep an image from being read, and of sizes that are not refused.
+    # Decoders warn about oddities that do not prevent reading, and about large images that are accepted here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as image:
@@ -96,10 +107,10 @@ def decode(file: IO[bytes], name: str) -> Decoded:
             with _silenced() if image.format == "TIFF" else nullcontext():
                 image.load()
             pixels: Image.Image = image
-            if turned:  # by some formats, such as TIFF, Pillow has done it by now
+            if turned:  # for some formats, such as TIFF, Pillow has applied it already
                 turn = TURNS.get(_orientation(image))
                 pixels = image if turn is None else image.transpose(turn)
-            if image.format == "GIF":  # where a look at the next frame spoils this one
+            if image.format == "GIF":  # in which looking for the next frame overwrites this one
                 pixels = pixels.copy()
             return Decoded(pixels, turned, _has_more(image))
 
@@ -127,7 +138,7 @@ def read_gray(path: str, largest: int) -> Image.Image:
 def refuse_deep(image: Image.Image, name: str) -> None:
     """Refuse images of more than 8 bits a channel.
 
-    How they are reduced (by a factor, by a window) is not for a reader to decide: a 12-bit X-ray divided by 257 is black.
+    They can be reduced by a factor or by a window, and only the user knows which is right: a 12-bit X-ray divided by 257 is black.
 
     Raises:
         UserError: naming the image.
@@ -139,7 +150,7 @@ def refuse_deep(image: Image.Image, name: str) -> None:
 
 
 def unreadable(error: Exception, name: str) -> UnreadableImage:
-    """Build the one-line error for an image that cannot be decoded, from whatever its decoder raised."""
+    """Return the one-line error for an unreadable image, made from the error of its decoder."""
     if isinstance(error, Image.DecompressionBombError):
         return UnreadableImage(f"refusing to decode {name}: {_one_line(error)}")
     if isinstance(error, UnidentifiedImageError):
@@ -153,19 +164,23 @@ def unreadable(error: Exception, name: str) -> UnreadableImage:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep what C code writes to the standard error from the terminal: libtiff complains there of what Pillow then raises."""
-    try:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is no standard error
-        yield
-        return
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    """Discard what C code writes to standard error: libtiff writes messages there for errors that Pillow then raises.
+
+    The file descriptor is one for the whole process, so other threads lose what they write meanwhile. Threads take turns.
+    """
+    with _STANDARD_ERROR:
+        try:
+            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # there is no standard error
+            yield
+            return
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _one_line(error: Exception) -> str:
@@ -176,19 +191,19 @@ def _one_line(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the decoders of metadata raise all sorts; damaged metadata says nothing about an image that can be read
+    except Exception:  # of any class, for damaged metadata; the image itself may be readable
         return 1
 
 
 def _has_more(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # likewise: of what is damaged after the first frame nothing is taken
+    except Exception:  # of any class, for damage after the first frame, which is not used
         return False
 
 
 def _stored_bits(image: Image.Image) -> int:
-    """Return the bits of a channel in the file. Pillow opens 16-bit colour of PNG and TIFF in 8-bit modes and drops the lower half."""
+    """Return the bits of a channel in the file. Pillow opens PNG and TIFF images of 16-bit colour in 8-bit modes and drops bits."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(258, 8)  # BitsPerSample
         return max(bits) if isinstance(bits, tuple) else int(bits)

@@ -1,9 +1,14 @@
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from amgen.config import DataConfig
+from amgen.core import decoding
 from amgen.core.errors import UserError
 from amgen.data import to_float, to_uint8
 from amgen.data.images import prepare
@@ -144,3 +149,25 @@ def test_grid_places_images_row_by_row() -> None:
     images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 8, 8) * 60
     grid = np.asarray(make_grid(images))[::4, ::4, 0]  # 8-pixel images are enlarged four times
     assert [grid[5, 5], grid[5, 14], grid[14, 5], grid[14, 14]] == [0, 60, 120, 180]
+
+
+def test_threads_that_discard_standard_error_restore_it() -> None:
+    """A thread begins while another one has redirected the file descriptor; afterwards it is what it was."""
+    before, begun = os.fstat(2), threading.Event()
+
+    def first() -> None:
+        with decoding._silenced():
+            begun.set()
+            time.sleep(0.05)
+
+    def second() -> None:
+        begun.wait()
+        with decoding._silenced():
+            time.sleep(0.1)
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.path.samestat(before, os.fstat(2))

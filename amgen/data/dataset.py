@@ -70,7 +70,7 @@ class ImageDataset:
         if self.source.turned:
             found.append(f"images turned as their EXIF orientation says: {len(self.source.turned):,}")
         if self.source.several:
-            found.append(f"images with several frames or pages, of which the first is used: {len(self.source.several):,}")
+            found.append(f"images with several frames or pages (the first one is used): {len(self.source.several):,}")
         if missing := list(self._readable.values()).count(False):
             found.append(f"unreadable images, each replaced by the next readable one: {missing:,}")
         return found
@@ -111,7 +111,7 @@ class ImageDataset:
         if self._say is not None:
             for change, indices in (
                 ("is turned as its EXIF orientation says; so are others like it", self.source.turned),
-                ("has several frames or pages, of which the first is used; others like it are read in the same way", self.source.several),
+                ("has several frames or pages (the first one is used); so have others like it", self.source.several),
             ):
                 if index in indices and change not in self._said:
                     self._said.add(change)

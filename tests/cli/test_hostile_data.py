@@ -300,13 +300,13 @@ def test_what_is_turned_or_left_out_is_said_once(tmp_path: Path) -> None:
         "folders without images are left out: bird",
         "files without an image extension are left out: 2 (.heic, .txt)",
         "images turned as their EXIF orientation says: 2",
-        "images with several frames or pages, of which the first is used: 1",
+        "images with several frames or pages (the first one is used): 1",
     ):
         assert phrase in outcome.out, phrase
     lazily = read(root, tmp_path, memory_mb=0)
     assert lazily.code == 0
     assert lazily.out.count("is turned as its EXIF orientation says; so are others like it") == 1
-    assert lazily.out.count("has several frames or pages, of which the first is used; others like it are read in the same way") == 1
+    assert lazily.out.count("has several frames or pages (the first one is used); so have others like it") == 1
 
 
 def test_nothing_is_said_of_a_clean_set(tmp_path: Path) -> None:

@@ -108,14 +108,14 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
 
 
 def test_batch_sizes_of_sampling() -> None:
-    """By default chosen when sampling; a resumed run may have another."""
+    """The default `auto` chooses when sampling; a resumed run may have another batch size."""
     ours, theirs = config.load("digits"), config.load("digits", ["sampling.batch_size=8"])
     assert (ours.sampling.batch_size, theirs.sampling.batch_size) == ("auto", 8)
     assert config.change(theirs.sampling, {"batch_size": "auto"}) == ours.sampling
     assert ours.differences(theirs) == {}
 
 
-def test_differences_are_those_that_alter_what_is_learned() -> None:
+def test_differences_are_those_that_change_what_is_learned() -> None:
     ours = config.load("digits", ["training.decay=0"])
     theirs = config.load("digits", ["training.decay=0", "training.images=1", "data.workers=3", "seed=5", "action.width=8"])
     assert ours.differences(theirs) == {"seed": (0, 5), "action.width": (ours.action.width, 8)}
@@ -132,8 +132,8 @@ def test_every_option_has_a_line_of_help() -> None:
     check(Config)
 
 
-def test_another_kind_begins_its_section_anew() -> None:
-    """Whatever the order; the same kind keeps what is there."""
+def test_another_kind_drops_the_options_of_the_old_one() -> None:
+    """In any order of the overrides. An override with the same kind keeps the options."""
     assert config.load("digits", ["coupling.kind=ot"]).coupling.group == 64
     assert config.load("digits", ["coupling.kind=independent"]).coupling.model_dump() == {"kind": "independent"}
     vp = config.load("cifar10", ["path.beta_max=10", "path.kind=vp"]).path
@@ -193,7 +193,7 @@ def test_impossible_combinations_are_refused_with_reason_and_alternative(overrid
 
 
 def test_a_mask_is_read_into_the_configuration(tmp_path: Path) -> None:
-    """From an image file, light pixels painted, so that the run directory does not depend on the file."""
+    """From an image file, in which light pixels are generated. The run directory then does not depend on the file."""
     from PIL import Image
 
     image = Image.new("L", (8, 8))
@@ -215,7 +215,7 @@ LIBRARY_WORDS = re.compile(
 
 
 def every_option() -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the key of each option of each kind of section, and what else its section needs."""
+    """Yield the key of each option of each kind of section, and the options that choose the kind."""
 
     def below(section: type[BaseModel], prefix: str, others: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
         for name, field in section.model_fields.items():
@@ -227,8 +227,8 @@ def every_option() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 @pytest.mark.parametrize("value", WRONG, ids=[repr(value)[:12] for value in WRONG])
-def test_any_value_anywhere_is_refused_in_our_words(value: object) -> None:
-    """Or taken, where it fits. The message names the key, and the value in a few letters."""
+def test_any_value_of_any_option_is_refused_without_library_words(value: object) -> None:
+    """Or accepted, if it is valid. The message names the key, and shortens the value."""
     refused = 0
     for key, others in every_option():
         *parents, leaf = key.split(".")
@@ -252,7 +252,7 @@ def test_any_value_anywhere_is_refused_in_our_words(value: object) -> None:
 
 
 def test_refusals_say_what_was_given_and_what_is_expected() -> None:
-    """One wrong value for each type of option; the words are those of the schema's bounds."""
+    """One wrong value for each type of option; the messages are derived from the types and bounds."""
     expected = {
         "training.images=1.5": "training.images=1.5: expected an integer",
         "training.images=[1]": "training.images=[1]: expected an integer",
@@ -312,7 +312,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
     ],
 )
 def test_no_text_hangs_or_fills_the_memory(text: str, message: str, tmp_path: Path) -> None:
-    """In a file and as the value of --set alike: one line, within a second (here with room for a busy machine)."""
+    """In a file and as the value of --set: an error of one line, within a second (the limit leaves room for a busy machine)."""
     file = tmp_path / "x.yaml"
     file.write_text(text)
     start = time.process_time()
@@ -330,7 +330,7 @@ def test_no_text_hangs_or_fills_the_memory(text: str, message: str, tmp_path: Pa
 
 
 def test_anchors_are_copied(tmp_path: Path) -> None:
-    """A change of one use leaves the others alone, and mappings can be merged."""
+    """An override of one use does not change the others, and mappings can be merged."""
     file = tmp_path / "x.yaml"
     file.write_text("training: &t {images: 64}\nevaluation: {<<: {num: 5}, every: 0}\n")
     assert config.load(str(file)).evaluation.num == 5
@@ -340,7 +340,7 @@ def test_anchors_are_copied(tmp_path: Path) -> None:
 
 
 def test_dates_are_strings(tmp_path: Path) -> None:
-    """A folder may be named by its date, and a record of the options reads back as it was."""
+    """A folder may have a date as its name, and the written options are read back unchanged."""
     file = tmp_path / "x.yaml"
     file.write_text(config.load("digits", ["data.path=2020-01-01"]).to_yaml())
     assert config.load(str(file)).images.path == "2020-01-01"
@@ -358,7 +358,7 @@ def test_dates_are_strings(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"a: \0"), "special characters are not allowed"),
     ],
 )
-def test_what_is_no_text_file_is_refused_at_once(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+def test_files_that_are_not_text_are_refused_at_once(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     make(file)
     with pytest.raises(UserError) as caught:

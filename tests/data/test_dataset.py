@@ -51,7 +51,7 @@ def test_labels_belong_to_their_images() -> None:
 
 
 def corrupted(folder: Path, options: DataConfig) -> DataConfig:
-    """Write 12 digits in two classes, the 3rd and 4th and the last of them not images at all."""
+    """Write 12 digits in two classes, the 3rd, 4th and last of which are replaced by files that are not images."""
     source = ImageDataset(open_source(DataConfig()), DataConfig())
     for index in range(12):
         file = folder / "ab"[index // 6] / f"{index:02}.png"
@@ -64,7 +64,7 @@ def corrupted(folder: Path, options: DataConfig) -> DataConfig:
 
 @pytest.mark.parametrize("memory", [0, 1024])
 def test_unreadable_images_are_skipped_only_on_request(memory: int, tmp_path: Path) -> None:
-    """The next readable image takes the place of each, with its own label, whether decoded at once or on the way, and is counted."""
+    """The next readable image replaces each one, with its own label, whether images are kept in memory or not, and is counted."""
     options = corrupted(tmp_path / "images", DataConfig(memory_mb=memory))
     with pytest.raises(UserError, match=r"cannot read the image .*a/02.png.*: replace or remove it"):
         open_dataset(options).images(range(12))

@@ -37,7 +37,7 @@ def pixel(mode: str, value: object, size: int = 8) -> Image.Image:
 
 
 def keyed(mode: str, value: object) -> Image.Image:
-    """Return an image of the one colour that stands for transparency."""
+    """Return an image of one colour, which is declared transparent."""
     image = pixel(mode, value)
     image.info["transparency"] = value
     return image
@@ -128,7 +128,7 @@ def test_a_damaged_colour_profile_is_named() -> None:
 @pytest.mark.parametrize("resize", ["crop", "stretch"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 9), (8, 9), (801, 3)])
 def test_any_shape_is_resized(size: tuple[int, int], resize: str) -> None:
-    """A picture of one level keeps it, whatever its shape."""
+    """An image of one colour keeps it, for any shape."""
     prepared = prepare(Image.new("RGB", size, (3, 100, 250)), DataConfig.model_validate({"channels": 3, "resize": resize}), "pic")
     assert prepared.shape == (3, 8, 8)
     assert [band.unique().tolist() for band in prepared] == [[3], [100], [250]]
@@ -136,7 +136,7 @@ def test_any_shape_is_resized(size: tuple[int, int], resize: str) -> None:
 
 @pytest.mark.parametrize(("resize", "left"), [("crop", 255), ("stretch", 0)])
 def test_resizing(resize: str, left: int) -> None:
-    """A 32x16 image with black margins of 8 pixels: the centre square is white, the stretched picture has black sides."""
+    """A 32x16 image with black margins of 8 pixels: the centre square is white, the stretched image has black sides."""
     wide = Image.new("L", (32, 16), 0)
     wide.paste(255, (8, 0, 24, 16))
     prepared = prepare(wide, DataConfig.model_validate({"resize": resize}), "x")

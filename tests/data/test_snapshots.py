@@ -53,7 +53,7 @@ def test_paired_rows_stay_together() -> None:
 
 @pytest.mark.parametrize("standardize", ["none", "global", "columns", "whiten"])
 def test_standardized_coordinates(standardize: str) -> None:
-    """Mean 0 and unit variance (in all, of each column, or as a covariance) to the 6 digits of the record, and back again."""
+    """Mean 0 and unit variance (of all columns, of each, or as a covariance) to the 6 digits of the record; and the inverse."""
     points = RNG.normal(size=(500, 3)) @ np.array([[3.0, 0, 0], [1, 1, 0], [0, 2, 0.1]]) + [5, 0, -1]
     units = Units.measure(points, standardize)
     standardized = units.transform(torch.as_tensor(points))
@@ -94,7 +94,7 @@ def test_the_process_has_its_moments() -> None:
 
 
 def test_mixture_moves_its_mass(tmp_path: Path) -> None:
-    """Points stay, and their masses make up the shares of every time."""
+    """Points do not move, and their masses add up to the weights of the components at every time."""
     dataset = open_dataset(SimulatedConfig(system="mixture", particles=5000, snapshots=3))
     mixture = Mixture()
     for t, points, masses in zip(dataset.source.times, dataset.source.points, dataset.source.masses, strict=True):

@@ -18,7 +18,7 @@ MASSES = RNG.uniform(1, 2, 12)
 
 
 def csv_file(folder: Path, header: str = "day,x,weight,y,z") -> Path:
-    """Rows in mixed order, with masses in the middle."""
+    """Write the points in a random order of rows, with the masses as the third column."""
     order = RNG.permutation(12)
     rows = [
         f"{TIMES[i]},{POINTS[i, 0]!r},{MASSES[i]!r},{POINTS[i, 1]!r},{POINTS[i, 2]!r}".replace("np.float64(", "").replace(")", "")
@@ -43,7 +43,7 @@ def same(found: Snapshots, dimension: int = 3) -> None:
 def test_csv(tmp_path: Path) -> None:
     found = read_table(options(csv_file(tmp_path), time_column="day", mass_column="weight"))
     same(found)
-    # Weighed by m N_k / M_0: the mean at each time is the total mass in units of the first one's.
+    # Weights are m N_k / M_0: their mean at each time is the total mass in units of that of the first time.
     means = [masses.mean() for masses in found.masses]
     np.testing.assert_allclose(means, [MASSES[time == TIMES].sum() / MASSES[TIMES == 0].sum() for time in found.times])
     heaviest = found.points[1][found.masses[1].argmax()]

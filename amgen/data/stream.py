@@ -51,8 +51,8 @@ class Batch:
 class TrainingStream(Dataset[Batch]):
     """An endless stream in which item n is a function of (seed, n).
 
-    Shuffled orders, flips and noise come from a counter-based generator with n as the counter. So item n does not depend on the batch size,
-    the number of processes or of workers, and resuming needs only the number of items seen. It can be pickled for DataLoader workers.
+    Shuffled orders, flips and noise are functions of the seed and n alone. So item n does not depend on the batch size or on the number of
+    processes or workers, and resuming needs only the number of items seen. A stream can be pickled for DataLoader workers.
 
     Attributes:
         dataset: the data.

@@ -519,7 +519,7 @@ def test_masks_that_cannot_be_read(make: Callable[[Path], object], message: str,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["data.size=1000000", "action.attention=[]"], "data.size=1000000: an image takes 3,725 GiB, more than is free"),
+        (["data.size=1000000", "action.attention=[]"], "data.size=1000000: expected a number of at most 16384"),
         (["data.path=mnist", "data.root=~nobody-of-this-name/x"], "data.root='~nobody-of-this-name/x'"),
         (["data.path=mnist", "data.root=/dev/null"], "MNIST is not in /dev/null: set data.download=true to fetch it"),
     ],

@@ -78,6 +78,25 @@ def test_mistakes_are_named(overrides: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "most"),
+    [
+        ("data.size=16385", 16_384),
+        ("action.width=65537", 65_536),
+        ("action.blocks=1001", 1000),
+        ("action.attention_heads=65537", 65_536),
+        ("sampling.grid=10001", 10_000),
+        ("evaluation.num=1000000001", 10**9),
+        (f"training.images={10**15 + 1}", 10**15),
+        (f"action.attention=[{10**15 + 1}]", 10**15),
+    ],
+)
+def test_upper_bounds_are_checked(override: str, most: int) -> None:
+    """Bounds of an option itself, and those of the type of all counts."""
+    with pytest.raises(UserError, match=f"expected a number of at most {most}$"):
+        config.load("digits", [override])
+
+
 def test_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown preset 'digit' \(did you mean 'digits'\?\)"):
         config.load("digit")

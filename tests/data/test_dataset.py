@@ -103,6 +103,12 @@ def test_skipped_images_are_counted_in_the_record(tmp_path: Path) -> None:
     assert [line["skipped"] for line in lines] == [3, 6]
 
 
+def test_an_image_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amgen.data.dataset.free_bytes", lambda device: 2**30)
+    with pytest.raises(UserError, match=r"data.size=16384: an image takes 3 GiB, more than is free: choose a smaller size"):
+        open_dataset(DataConfig(size=16_384, channels=3))
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_images_that_do_not_fit_into_memory_are_named(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:

@@ -283,7 +283,7 @@ def test_tolerances_below_single_precision_are_refused() -> None:
 def test_entropic_dynamics_have_no_code(tmp_path: Path) -> None:
     train(config.load("digits", [*TINY, "dynamics.kind=entropic", "sampling.solver=euler-maruyama"]), tmp_path / "run")
     outcome = run_cli("encode", tmp_path / "run")
-    assert (outcome.code, "sampling.solver=dopri5 solves ODEs, and entropic dynamics is an SDE" in outcome.err) == (2, True)
+    assert (outcome.code, "sampling.solver=dopri5 solves ODEs, and entropic dynamics are an SDE" in outcome.err) == (2, True)
     outcome = run_cli("encode", tmp_path / "run", "--solver", "sra1")
     assert (outcome.code, "no code for an image" in outcome.err) == (2, True)
 

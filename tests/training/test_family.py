@@ -190,7 +190,7 @@ def test_cli_options_of_the_family(tmp_path: Path) -> None:
     outcome = run_cli("sample", weighted, "--guidance", "2")
     assert (outcome.code, "needs a model that was also trained without classes" in outcome.err) == (2, True)
     outcome = run_cli("sample", weighted, "--solver", "euler-maruyama")
-    assert (outcome.code, "needs noise" in outcome.err) == (2, True)
+    assert (outcome.code, "solves SDEs" in outcome.err) == (2, True)
 
 
 def test_masses_need_classes(tmp_path: Path) -> None:

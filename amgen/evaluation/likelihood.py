@@ -183,12 +183,12 @@ def check(model: Model, solver: str) -> None:
     if isinstance(model.dynamics, Unbalanced):
         raise UserError(
             "unbalanced dynamics create and destroy mass, so that carrying noise along leaves out a part of the density: "
-            "compare class shares with scripts/class_histogram.py, or train with dynamics.kind=balanced"
+            "compare class shares with scripts/experiments/class_histogram.py, or train with dynamics.kind=balanced"
         )
     if model.path.conditional:
         raise UserError(
             f"path.kind={model.config.path.kind} starts from given images, so that what it generates has no density among all images: "
-            "compare with the truth by scripts/complete_images.py, or train with path.kind=linear"
+            "compare with the truth by scripts/experiments/complete_images.py, or train with path.kind=linear"
         )
     if solver in SDE_SOLVERS:
         raise UserError(f"solver={solver} is for SDEs, and a density is followed along the ODE: choose one of {', '.join(ODE_SOLVERS)}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from benchmark_step import conditional, marginal, vector_field
+from step import conditional, marginal, vector_field
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode

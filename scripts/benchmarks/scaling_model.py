@@ -1,4 +1,4 @@
-"""How fast would N processes train? A model of step time from what one process measures and what the links carry.
+"""How fast would N processes train? A model of the time of a step from what one process measures and the bandwidth of the links.
 
     compute   t_c = FLOPs of a step on one process / throughput; measured here, or scaled to another device by --flops
     exchange  t_x = 2 (N - 1)/N * bytes of the gradient / bandwidth + 2 (N - 1) * latency      (ring all-reduce)
@@ -7,7 +7,7 @@
 
 The batch of each process stays what it is (weak scaling). Bandwidth is that of the slowest link of the ring: between the GPUs of one node
 up to --per-node processes, and between nodes beyond. --check launches two processes here, measures the links they have and the step they
-take, and prints both beside the model's.
+take, and prints both beside the model's. Takes half a minute on one core, with --check two minutes on two.
 """
 
 import argparse
@@ -16,14 +16,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from timing import in_turn, new_parser, parse, print_conditions, print_table, script, seconds
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -51,26 +51,27 @@ def step_time(compute: float, exchange: float, overlap: float) -> float:
     return max(compute, compute * (1 - overlap) + exchange)
 
 
-def main() -> None:
-    """Print the table, or the check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="cifar10")
+@script
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the model's table, or its check."""
+    parser = new_parser(__file__, __doc__)
+    parser.add_argument("--preset", default="cifar10", help="preset whose network and loss are taken")
     parser.add_argument("--batch", type=int, default=2, help="images of each process in the measured step")
     parser.add_argument("--share", type=int, default=16, help="images of each process in the model")
-    parser.add_argument("--flops", type=float, help="sustained FLOP/s of the device to model; by default what is measured here")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--per-node", type=int, default=8)
+    parser.add_argument("--flops", type=float, help="sustained FLOP/s of the device to model; default: what is measured here")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], help="numbers of processes")
+    parser.add_argument("--per-node", type=int, default=8, help="processes on a node")
     parser.add_argument("--node-bandwidth", type=float, default=300e9, help="bytes/s between the processes of a node")
     parser.add_argument("--network-bandwidth", type=float, default=12.5e9, help="bytes/s between nodes")
     parser.add_argument("--latency", type=float, default=10e-6, help="seconds a message")
-    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--overlap", type=float, default=0.5, help="share of the computation that an exchange can hide behind")
     parser.add_argument("--check", action="store_true", help="compare with two processes on this machine")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parse(parser, arguments)
     if options.measure:
         measure_together(options.preset, options.batch, options.measure)
     elif options.check:
-        check(options.preset, options.batch)
+        check(options)
     else:
         predict(options)
 
@@ -79,39 +80,46 @@ def predict(options: argparse.Namespace) -> None:
     """Print step time, throughput and efficiency for each number of processes."""
     loss, sample = parts(options.preset, options.batch)
     per_image, size = step_flops(loss, sample) / options.batch, gradient_bytes(loss)
-    speed = options.flops or per_image * options.batch / seconds(lambda: step(loss, sample), 3)
+    speed = options.flops or per_image * options.batch / median_seconds(lambda: step(loss, sample), 3)
     compute = per_image * options.share / speed
-    print(
-        f"{options.preset}: {per_image / 1e9:.3g} GFLOP an image and step, {size / 1e6:.4g} MB of gradients; {options.share} images a "
-        f"process at {speed / 1e9:,.4g} GFLOP/s: {1e3 * compute:,.4g} ms; overlap {options.overlap}"
-    )
-    print(f"{'processes':>9} {'exchange':>11} {'step':>11} {'images/s':>11} {'efficiency':>11}")
+    rows = []
     for count in options.processes:
         link = Link(options.node_bandwidth if count <= options.per_node else options.network_bandwidth, options.latency)
         exchange = link.all_reduce(count, size)
         total = step_time(compute, exchange, options.overlap)
-        print(f"{count:9} {1e3 * exchange:8.3f} ms {1e3 * total:8.3f} ms {count * options.share / total:11,.0f} {compute / total:11.1%}")
+        speed_of_all = count * options.share / total
+        rows.append([count, f"{1e3 * exchange:.3f}", f"{1e3 * total:.3f}", f"{speed_of_all:,.0f}", f"{compute / total:.1%}"])
+    print_table(["processes", "exchange, ms", "step, ms", "images/s", "efficiency"], rows)
+    print_conditions(
+        options,
+        f"{options.preset}: {per_image / 1e9:.3g} GFLOP an image and step, {size / 1e6:.4g} MB of gradients",
+        f"{options.share} images a process at {speed / 1e9:,.4g} GFLOP/s: {1e3 * compute:,.4g} ms",
+        f"overlap {options.overlap}",
+    )
 
 
-def check(preset: str, batch: int) -> None:
+def check(options: argparse.Namespace) -> None:
     """Measure two processes beside one another, and set the model against their step."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measured.json"
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        arguments = [__file__, "--preset", preset, "--batch", str(batch), "--measure", str(file)]
+        arguments = [__file__, "--preset", options.preset, "--batch", str(options.batch), "--measure", str(file)]
         subprocess.run([*launcher, *arguments], check=True, env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
         found = json.loads(file.read_text())
-    link = Link(found["bandwidth"], found["latency"])
-    exchange = link.all_reduce(2, found["bytes"])
-    print(
-        f"{preset}, {batch} images on each of 2 processes here: links {link.bandwidth / 1e6:,.0f} MB/s and {1e6 * link.latency:,.0f} us, "
-        f"gradients {found['bytes'] / 1e6:.3g} MB"
+    link, measured = Link(found["bandwidth"], found["latency"]), found["step"]
+    predicted = {
+        f"model, overlap {overlap}": step_time(found["compute"], link.all_reduce(2, found["bytes"]), overlap) for overlap in (0.0, 0.5)
+    }
+    times = {"both computing, nothing exchanged": found["compute"], **predicted, "measured": measured}
+    print_table(
+        ["step", "time, ms", "from what was measured"],
+        [[name, f"{1e3 * time:.1f}", f"{time / measured - 1:+.1%}" if name in predicted else ""] for name, time in times.items()],
     )
-    print(f"both computing, nothing exchanged {1e3 * found['compute']:8.1f} ms")
-    for overlap in (0.0, 0.5):
-        predicted = step_time(found["compute"], exchange, overlap)
-        print(f"model, overlap {overlap:<18} {1e3 * predicted:8.1f} ms ({predicted / found['step'] - 1:+.1%} of what was measured)")
-    print(f"measured                          {1e3 * found['step']:8.1f} ms")
+    print_conditions(
+        options,
+        f"{options.preset}, {options.batch} images on each of 2 processes",
+        f"links {link.bandwidth / 1e6:,.0f} MB/s and {1e6 * link.latency:,.0f} us, gradients {found['bytes'] / 1e6:.3g} MB",
+    )
 
 
 def measure_together(preset: str, batch: int, file: Path) -> None:
@@ -120,7 +128,7 @@ def measure_together(preset: str, batch: int, file: Path) -> None:
     loss, sample = parts(preset, batch)
     size = gradient_bytes(loss)
     # A small message costs its latency; a gradient's size beyond that its bandwidth.
-    small, large = (seconds(lambda n=n: torch.distributed.all_reduce(torch.ones(n)), 15) for n in (1, size // 4))  # type: ignore[misc]
+    small, large = (median_seconds(lambda n=n: torch.distributed.all_reduce(torch.ones(n)), 15) for n in (1, size // 4))  # type: ignore[misc]
     latency = small / 2
     bandwidth = size / max(large - small, 1e-9)
     wrapped = DistributedDataParallel(loss)
@@ -129,10 +137,10 @@ def measure_together(preset: str, batch: int, file: Path) -> None:
         with wrapped.no_sync():
             step(wrapped, sample)
 
-    for work in (alone, lambda: step(wrapped, sample)):
+    works = {"alone": alone, "together": lambda: step(wrapped, sample)}
+    for work in works.values():
         work()
-    times = [(seconds(alone, 1), seconds(lambda: step(wrapped, sample), 1)) for _ in range(9)]
-    compute, together = (median(column) for column in zip(*times, strict=True))
+    compute, together = (median(times) for times in in_turn(works, 9).values())
     if torch.distributed.get_rank() == 0:
         found = {"bytes": size, "latency": latency, "bandwidth": bandwidth, "compute": compute, "step": together}
         file.write_text(json.dumps(found))
@@ -179,15 +187,10 @@ def gradient_bytes(loss: torch.nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in loss.parameters())
 
 
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    """Return how long some work takes, median of `rounds` after one to warm up where there are several."""
-    times = []
-    for number in range(rounds + (rounds > 1)):
-        start = time.perf_counter()
-        work()
-        if number or rounds == 1:
-            times.append(time.perf_counter() - start)
-    return median(times)
+def median_seconds(work: Callable[[], object], rounds: int) -> float:
+    """Return how long some work takes, median of `rounds` after one that warms up."""
+    work()
+    return median(seconds(work) for _ in range(rounds))
 
 
 if __name__ == "__main__":

@@ -1,46 +1,47 @@
 """What does low precision do to the gradient? Its error in each layer, relative to that layer's gradient in single precision.
 
-The network starts from its initial weights plus a little noise, so that no gradient is zero by construction. On a GPU tf32 is shown beside
-bf16.
+The network has its initial weights plus a little noise, so that no gradient is zero by construction. On a GPU tf32 is shown beside bf16.
+Takes some seconds on one core.
 """
 
-import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
+from timing import new_parser, parse, print_conditions, print_table, script
 from torch import Tensor
 
 from amgen import config
-from amgen.core.devices import tf32
+from amgen.core.devices import device_of, tf32
 from amgen.losses import ActionMatchingLoss
 from amgen.model.build import build_action, build_loss, build_path
 from amgen.paths import PathSample
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="cifar10-small")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+@script
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    parser = new_parser(__file__, __doc__)
+    parser.add_argument("--preset", default="cifar10-small", help="preset whose network and loss are taken")
+    parser.add_argument("--batch", type=int, default=16, help="images in a batch")
+    parser.add_argument("--device", default="cpu", help="where to compute")
+    options = parse(parser, arguments)
+    device = device_of(options.device)
     torch.manual_seed(0)
     settings = config.load(options.preset)
-    action, path = build_action(settings).to(options.device), build_path(settings)
+    action, path = build_action(settings).to(device), build_path(settings)
     for parameter in action.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
-    noise, data = torch.randn(2, options.batch, *settings.image_shape, device=options.device)
-    loss, sample = (
-        build_loss(settings, action, path),
-        path.sample(torch.rand(options.batch, device=options.device), noise, data, boundary=True, score=True),
-    )
+    loss = build_loss(settings, action, path)
+    noise, data = torch.randn(2, options.batch, *settings.image_shape, device=device)
+    t = torch.rand(options.batch, device=device)
+    sample = path.sample(t, noise, data, boundary=loss.needs_boundary, score=loss.needs_score)
     columns = {"bf16": layer_errors(loss, sample, torch.bfloat16)}
-    if options.device.startswith("cuda"):
+    if device.type == "cuda":
         columns["tf32"] = layer_errors(loss, sample, None)
-    print(f"{options.preset}, batch {options.batch}, {options.device}: relative error of the gradient")
-    print(f"{'layer':32}" + "".join(f"{name:>10}" for name in columns))
-    for layer in columns["bf16"]:
-        print(f"{layer:32}" + "".join(f"{errors[layer]:10.4f}" for errors in columns.values()))
+    rows = [[layer, *(f"{errors[layer]:.4f}" for errors in columns.values())] for layer in columns["bf16"]]
+    print_table(["layer", *columns], rows, "Relative error of the gradient:")
+    print_conditions(options, f"{options.preset}, batch {options.batch}", "seed 0", device=device)
 
 
 def layer_errors(loss: ActionMatchingLoss, sample: PathSample, dtype: torch.dtype | None) -> dict[str, float]:

@@ -1,46 +1,52 @@
 """How fast are images read? Batches of the training stream from memory, a folder and a zip, with and without worker processes.
 
-The images are random JPEGs made for the purpose, or those of --data. Half of the batches warm up; images/s are counted over the other half.
+The images are random JPEGs made for the purpose, or those of --data. The first half of the batches warms up; images/s are counted over the
+other half. Takes a minute on one core.
 """
 
-import argparse
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from timing import new_parser, parse, print_conditions, print_table, script
 from torch.utils.data import DataLoader
 
 from amgen.config import DataConfig
 from amgen.data import Batch, TrainingStream, open_dataset, to_image
 
+MEMORY = {"": 0, ", in memory": 1 << 20}
+"""Values of data.memory_mb by what the table says of them."""
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+@script
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    parser = new_parser(__file__, __doc__)
     parser.add_argument("--data", help="folder or zip of RGB images, instead of random ones")
-    parser.add_argument("--size", type=int, default=32, help="height and width that they are brought to, pixels")
+    parser.add_argument("--size", type=int, default=32, help="height and width that images are brought to, pixels")
     parser.add_argument("--images", type=int, default=2000, help="random images to make")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
-    print(f"{options.size}x{options.size} RGB, batches of {options.batch}: images/s")
-    print(f"{'':24}" + "".join(f"{f'{count} workers':>12}" for count in options.workers))
+    parser.add_argument("--batch", type=int, default=128, help="images in a batch")
+    parser.add_argument("--batches", type=int, default=20, help="batches to read")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of worker processes")
+    options = parse(parser, arguments)
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        paths = [options.data] if options.data else make_images(Path(temporary), options.images, options.size)
+        paths = [Path(options.data)] if options.data else make_images(Path(temporary), options.images, options.size)
         for path in paths:
-            for memory in (1 << 20, 0):
+            for words, memory in MEMORY.items():
                 data = DataConfig(path=str(path), size=options.size, channels=3, resize="crop", convert=True, memory_mb=memory)
                 stream = TrainingStream(open_dataset(data), 0)
                 rates = [throughput(stream, options.batch, options.batches, workers) for workers in options.workers]
-                name = f"{Path(path).suffix.lstrip('.') or 'folder'}{', in memory' if memory else ''}"
-                print(f"{name:24}" + "".join(f"{rate:12,.0f}" for rate in rates), flush=True)
+                rows.append([f"{path.suffix.lstrip('.') or 'folder'}{words}", *(f"{rate:,.0f}" for rate in rates)])
+    print_table(["images/s", *(f"{count} workers" for count in options.workers)], rows)
+    print_conditions(options, f"{options.size}x{options.size} RGB, {options.batches} batches of {options.batch}")
 
 
 def make_images(folder: Path, count: int, size: int) -> list[Path]:
-    """Write random JPEGs into a folder, and the same into a zip."""
+    """Write random JPEGs into a folder, and the same into a zip; return both."""
     images, file = folder / "images", folder / "images.zip"
     images.mkdir()
     with zipfile.ZipFile(file, "w") as archive:

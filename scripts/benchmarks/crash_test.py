@@ -1,10 +1,10 @@
-"""Kill a training run again and again, resume it each time, and compare what it leaves with an undisturbed run, bit for bit.
+"""Does a run survive being killed? Kill it again and again, resume it each time, and compare it with an undisturbed run, bit for bit.
 
-Kills are SIGKILL, at moments drawn at random over the run; every second one waits until a checkpoint is being written. Compared are every
-tensor of the last checkpoint (weights, averages, optimiser), the rest of its state, and metrics.jsonl byte for byte.
+Kills are SIGKILL, at random moments of the run; every second one waits until a checkpoint is being written. Compared are every tensor of
+the last checkpoint (weights, averages, optimiser), the rest of its state, and metrics.jsonl byte for byte. Exit code 1 if anything differs.
+Takes 5 minutes on one core.
 """
 
-import argparse
 import json
 import os
 import random
@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from timing import new_parser, parse, print_conditions, print_table, progress, script
 
 from amgen.model import checkpoints
 
@@ -27,27 +29,30 @@ OPTIONS = [
 """Checkpoints and lines of metrics do not fall on the same steps, so that resuming has to keep what lies between."""
 
 
-def main() -> int:
-    """Run both, print the outcome, and return 1 unless nothing differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--images", type=int, help="length of the run; by default 960 for each kill")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    options = parser.parse_args()
+@script
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train both, print the outcome, and exit with code 1 unless nothing differs."""
+    parser = new_parser(__file__, __doc__)
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill the run")
+    parser.add_argument("--images", type=int, help="length of the run, images; default: 960 for each kill, and 960")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    options = parse(parser, arguments)
     images = options.images or 960 * (options.kills + 1)
     with tempfile.TemporaryDirectory() as temporary:
-        calm, rough = Path(temporary) / "calm", Path(temporary) / "rough"
+        calm, killed = Path(temporary) / "calm", Path(temporary) / "killed"
         finish(start(calm, images))
-        writing = disturb(rough, images, options.kills, random.Random(options.seed))
-        finish(start(rough, images))
-        tensors, lines = differing_tensors(calm, rough), differing_lines(calm, rough)
+        while_writing = disturb(killed, images, options.kills, random.Random(options.seed))
+        finish(start(killed, images))
+        tensors, lines = differing_tensors(calm, killed), differing_lines(calm, killed)
         total = len((calm / "metrics.jsonl").read_text().splitlines())
-        same_state = state_of(calm) == state_of(rough)
-    print(
-        f"{options.kills} kills ({writing} of them while a checkpoint was being written), {tensors} differing tensors, "
-        f"{lines} lost or repeated metric lines of {total}, state {'equal' if same_state else 'DIFFERENT'}"
+        same_state = state_of(calm) == state_of(killed)
+    print_table(
+        ["kills", "while a checkpoint was being written", "differing tensors", "lost or repeated lines of metrics", "state"],
+        [[options.kills, while_writing, tensors, f"{lines} of {total}", "equal" if same_state else "different"]],
     )
-    return int(tensors > 0 or lines > 0 or not same_state)
+    print_conditions(options, f"digits, {images:,} images", f"seed {options.seed}")
+    if tensors or lines or not same_state:
+        sys.exit(1)
 
 
 def start(run: Path, images: int) -> subprocess.Popen[str]:
@@ -59,7 +64,7 @@ def start(run: Path, images: int) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    """Wait for a run that is to end well."""
+    """Wait for a run, which must succeed."""
     _, errors = process.communicate()
     if process.returncode:
         sys.exit(f"the run ended with code {process.returncode}: {errors}")
@@ -83,12 +88,12 @@ def disturb(run: Path, images: int, kills: int, chance: random.Random) -> int:
         process.communicate()
         found = list(checkpoints.folder_of(run).glob(".step-*.tmp")) if run.exists() else []
         halfway += bool(found)
-        print(f"kill {number + 1}: after {images_seen(run):,} images{', a checkpoint half written' if found else ''}", flush=True)
+        progress(f"kill {number + 1}: after {images_seen(run):,} images{', a checkpoint half written' if found else ''}")
     return halfway
 
 
 def images_seen(run: Path) -> int:
-    """Return how far the record of a run goes."""
+    """Return the last number of images in metrics.jsonl."""
     try:
         lines = (run / "metrics.jsonl").read_text().splitlines()
         return int(json.loads(lines[-1])["images"]) if lines else 0
@@ -110,15 +115,15 @@ def differing_tensors(one: Path, other: Path) -> int:
 
 
 def differing_lines(one: Path, other: Path) -> int:
-    """Count the lines of the records that the other has not at the same place."""
+    """Count the lines of metrics.jsonl that the other run has not at the same place."""
     first, second = ((run / "metrics.jsonl").read_text().splitlines() for run in (one, other))
     return abs(len(first) - len(second)) + sum(a != b for a, b in zip(first, second, strict=False))
 
 
 def state_of(run: Path) -> str:
-    """Return what a checkpoint holds beside tensors."""
+    """Return what the last checkpoint holds beside tensors."""
     return (checkpoints.find(run) / "state.json").read_text()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

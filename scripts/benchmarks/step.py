@@ -2,34 +2,42 @@
 
 For each shape, in one process and in turn: a plain forward pass, the velocity that sampling evaluates, a step of vector-field flow matching
 (PyTorch's layers, the same body, Adam), and steps of Action Matching: as one would write them with plain autograd, and as amgen takes them.
-A step zeroes the gradients, evaluates the loss, goes back and lets Adam move the weights. In units of a sample's convolutions the least
-that can be is 1 for a forward pass, 2 for a velocity, 3 for the vector field, 6 for the conditional form (6/3 = 2.0) and 12 for the
-marginal form with boundaries of their own (12/3 = 4.0).
+A step zeroes the gradients, evaluates the loss, goes back and lets Adam move the weights. Counted in convolutions, the least that a step
+can cost is 1 for a forward pass, 2 for a velocity, 3 for the vector field, 6 for the conditional form (6/3 = 2.0) and 12 for the marginal
+form with boundaries of their own (12/3 = 4.0).
 
-Ratios are medians over rounds of the time in a round to that of the vector field in the same round, with the quartiles; memory is the most
-that tensors made on the way held at once. Where torchcfm is installed, its own U-Net and loss stand beside.
+The ratio is the median over rounds of the time in a round to that of the vector field in the same round, with the quartiles. Memory is the
+most bytes that tensors made by a step held at once. Where torchcfm is installed, a step of its own U-Net and loss stands beside. Takes
+about --seconds and the first two rounds for each shape: five minutes on one core.
 """
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
 import torch
-from benchmark_sampling import seconds
-from experiments import save_report
+from timing import (
+    Work,
+    add_outputs,
+    describe_machine,
+    in_turn,
+    new_parser,
+    parse,
+    print_conditions,
+    print_table,
+    save_report,
+    script,
+)
 from torch import Tensor, nn
 
 from amgen import config
 from amgen.actions import Action
 from amgen.config import ActionConfig, Config, DataConfig
 from amgen.core.devices import device_of
-from amgen.core.errors import UserError
-from amgen.core.files import make_folder
 from amgen.core.memory import peak_bytes
 from amgen.data import ImageDataset
 from amgen.data.sources import ArraySource
@@ -39,8 +47,7 @@ from amgen.model.build import build_action, build_coupling, build_path, build_ti
 from amgen.paths import PathSample
 from amgen.training.coupled import CoupledStream
 
-Work = Callable[[], None]
-
+COLUMNS = ("step", "time, ms", "to vector field", "quartiles", "to forward", "memory, MB", "to vector field")
 FIELD, FORWARD, VELOCITY = "vector field", "plain forward", "velocity"
 SHAPES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "digits": ("digits", 64, {}),
@@ -50,46 +57,43 @@ SHAPES: dict[str, tuple[str, int, dict[str, Any]]] = {
 """Name, preset, batch size and what differs from the preset."""
 
 
-def main() -> None:
-    """Print the tables, and write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--seconds", type=float, default=60, help="about how long to time each shape")
-    parser.add_argument("--device", default="cpu")
+@script
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print a table for each shape; with --json, write them."""
+    parser = new_parser(__file__, __doc__)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="networks and batches to time")
+    parser.add_argument("--seconds", type=float, default=60, help="about how long to time each shape, seconds")
+    parser.add_argument("--device", default="cpu", help="where to compute")
     parser.add_argument("--bf16", action="store_true", help="run all networks under autocast to bfloat16")
     parser.add_argument("--channels-last", action="store_true", help="keep weights and images channels-last")
-    parser.add_argument("--json", type=Path, help="file for the tables")
-    options = parser.parse_args()
-    try:  # before minutes of timing
-        device_of(options.device)
-        if options.json:
-            make_folder(options.json.parent)
-    except UserError as error:
-        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
-    machine = {
-        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "bf16": options.bf16,
-        "channels_last": options.channels_last,
-    }
-    print("  ".join(f"{key} {value}" for key, value in machine.items()))
+    add_outputs(parser, figure=False)
+    options = parse(parser, arguments)
+    device = device_of(options.device)
     tables = []
     for name in options.shapes:
         preset, batch, changes = SHAPES[name]
         settings = config.change(config.load(preset), changes)
-        ways = all_ways(settings, batch, options)
-        rows = measure(ways, options.seconds)
+        rows = measure(all_works(settings, batch, device, options), options.seconds)
         tables.append({"shape": name, "image": settings.image_shape, "batch": batch, "rows": rows})
-        print(f"\n{name}: {'x'.join(map(str, settings.image_shape))}, batch {batch}\n{table(rows)}", flush=True)
+        title = f"`{name}`: {'x'.join(map(str, settings.image_shape))}, batch {batch}, medians of {rows[FIELD]['rounds']} rounds"
+        print_table(COLUMNS, [[work, *cells(row, rows[FIELD])] for work, row in rows.items()], title)
+    print_conditions(options, device=device)
     if options.json:
+        machine = {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else options.device,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "machine": describe_machine(device),
+            "bf16": options.bf16,
+            "channels_last": options.channels_last,
+        }
         save_report({"machine": machine, "tables": tables}, options.json)
 
 
-def all_ways(settings: Config, batch: int, options: argparse.Namespace) -> dict[str, Work]:
+def all_works(settings: Config, batch: int, device: torch.device, options: argparse.Namespace) -> dict[str, Work]:
     """Return the work to be timed, by name."""
     torch.manual_seed(0)
-    device, layout = options.device, torch.channels_last if options.channels_last else torch.contiguous_format
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
     action, path = build_action(settings).to(device, memory_format=layout), build_path(settings)
     for parameter in action.parameters():
         if parameter.dim() == 4:  # the layers that start at zero would make it too easy
@@ -102,7 +106,7 @@ def all_ways(settings: Config, batch: int, options: argparse.Namespace) -> dict[
     frozen = Dynamics(copy.deepcopy(action))
 
     def autocast() -> torch.autocast:
-        return torch.autocast(torch.device(device).type, torch.bfloat16, options.bf16)
+        return torch.autocast(device.type, torch.bfloat16, options.bf16)
 
     def forward() -> None:
         with torch.no_grad(), autocast():
@@ -124,23 +128,23 @@ def all_ways(settings: Config, batch: int, options: argparse.Namespace) -> dict[
 
         return work
 
-    def amgens(loss: ActionMatchingLoss, drawn: PathSample = sample) -> Work:
-        return step(action, lambda: loss(drawn).loss.mean())
+    def matching(loss: ActionMatchingLoss, points: PathSample = sample) -> Work:
+        return step(action, lambda: loss(points).loss.mean())
 
-    ways = {
+    works = {
         FIELD: step(action, lambda: vector_field(action.body, sample)),
         FORWARD: forward,
         VELOCITY: velocity,
         "AM, plain autograd": step(action, lambda: conditional(action, sample)),
-        "AM": amgens(ConditionalLoss(action, path)),
-        "eAM": amgens(ConditionalLoss(action, path, Entropic(lambda t: 1 - t))),
-        "uAM": amgens(ConditionalLoss(action, path, Unbalanced(1.0))),
+        "AM": matching(ConditionalLoss(action, path)),
+        "eAM": matching(ConditionalLoss(action, path, Entropic(lambda t: 1 - t))),
+        "uAM": matching(ConditionalLoss(action, path, Unbalanced(1.0))),
         "AM marginal, plain autograd": step(action, lambda: marginal(action, independent)),
-        "AM marginal": amgens(MarginalLoss(action, path), independent),
+        "AM marginal": matching(MarginalLoss(action, path), independent),
         "data of a step": data_of_a_step(settings, batch),
     }
-    outside = torchcfm_loss(settings, noise, data)
-    return ways if outside is None else {**ways, "torchcfm's U-Net and loss": step(*outside)}
+    reference = torchcfm_loss(settings, noise, data)
+    return works if reference is None else {**works, "torchcfm's U-Net and loss": step(*reference)}
 
 
 def torchcfm_loss(settings: Config, noise: Tensor, data: Tensor) -> tuple[nn.Module, Callable[[], Tensor]] | None:
@@ -202,23 +206,20 @@ def data_of_a_step(settings: Config, batch: int) -> Work:
 
     def work() -> None:
         step = next(steps)
-        drawn = stream.__getitems__(range(step * batch, (step + 1) * batch))
+        items = stream.__getitems__(range(step * batch, (step + 1) * batch))
         t, _ = times.draw(0, step, range(batch), batch)
-        path.sample(t.float(), drawn.noise, drawn.images, boundary=True, score=True)
+        path.sample(t.float(), items.noise, items.images, boundary=True, score=True)
 
     return work
 
 
-def measure(ways: dict[str, Work], budget: float) -> dict[str, dict[str, float]]:
-    """Time all work in turn for about `budget` seconds, three rounds at least."""
-    once = sum(seconds(work) for _ in range(2) for work in ways.values()) / 2
+def measure(works: dict[str, Work], budget: float) -> dict[str, dict[str, float]]:
+    """Time all work in turn for about `budget` seconds, three rounds at least, after two rounds that warm up."""
+    once = sum(map(sum, in_turn(works, 2).values())) / 2
     rounds = max(3, round(budget / once))
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, work in ways.items():
-            times[name].append(seconds(work))
+    times = in_turn(works, rounds)
     rows = {}
-    for name, work in ways.items():
+    for name, work in works.items():
         ratios = [own / field for own, field in zip(times[name], times[FIELD], strict=True)]
         low, middle, high = quantiles(ratios, n=4)
         rows[name] = {
@@ -233,16 +234,16 @@ def measure(ways: dict[str, Work], budget: float) -> dict[str, dict[str, float]]
     return rows
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Return the rows as text."""
-    field = rows[FIELD]
-    lines = [f"{'':28} {'ms':>8} {'to vector field':>16} {'quartiles':>14} {'to forward':>11} {'MB':>8} {'to vector field':>16}"]
-    lines += [
-        f"{name:28} {row['milliseconds']:8.1f} {row['ratio']:16.3f} {row['lower_quartile']:7.3f}{row['upper_quartile']:7.3f} "
-        f"{row['to_forward']:11.2f} {row['megabytes']:8.1f} {row['megabytes'] / field['megabytes']:16.2f}"
-        for name, row in rows.items()
+def cells(row: dict[str, float], field: dict[str, float]) -> list[str]:
+    """Return the cells of a row under COLUMNS, but for its name; `field` is the row of the vector field."""
+    return [
+        f"{row['milliseconds']:.1f}",
+        f"{row['ratio']:.3f}",
+        f"{row['lower_quartile']:.3f} to {row['upper_quartile']:.3f}",
+        f"{row['to_forward']:.2f}",
+        f"{row['megabytes']:.1f}",
+        f"{row['megabytes'] / field['megabytes']:.2f}",
     ]
-    return "\n".join([*lines, f"medians of {int(field['rounds'])} rounds"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The model of scripts/scaling_model.py: its arithmetic, and its count of operations."""
+"""The model of scripts/benchmarks/scaling_model.py: its arithmetic, and its count of operations."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""scripts/equal_time.py and what it compares, scripts/rivals.py: both methods on equal terms, the clock, and the tables."""
+"""scripts/experiments/equal_time.py and what it compares, scripts/experiments/baselines.py: both methods on equal terms, the clock, and the tables."""
 
 import json
 import math

@@ -104,6 +104,21 @@ def small_action(dimension: int, dtype: torch.dtype, device: torch.device | str 
     return DotAction(MLP(dimension, width, depth=2, time_frequency=3.0)).to(device, dtype)
 
 
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    """Return the tables in a text, each as rows of cells, the headings first."""
+    tables: list[list[list[str]]] = []
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("| "):
+            if not inside:
+                tables.append([])
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not all(set(cell) <= set("-:") and cell for cell in cells):
+                tables[-1].append(cells)
+        inside = line.startswith("| ")
+    return tables
+
+
 def unchanged(batch: object) -> object:
     """Collate what is a batch already; here, where the workers of a spawned loader can import it."""
     return batch

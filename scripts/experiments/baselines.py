@@ -1,6 +1,6 @@
-"""Action Matching and flow matching on equal terms: the same network, pairs, times and optimiser, trained by the clock and drawn alike.
+"""Action Matching and its baseline, flow matching: the same network, pairs, times, optimiser and time to train, and the same solver.
 
-Symbols: f(t, x) a U-Net, u the velocity along a path, v the one that is learned.
+Symbols: f(t, x) a U-Net, u the velocity along a path, v the velocity that is learned.
 
     action   v = grad_x s with s(t, x) = <x, f(t, x)>     loss 1/2 |v - u|^2, whose gradient differentiates f twice
     field    v = f(t, x), flow matching (arXiv 2210.02747)    loss 1/2 |v - u|^2, plain backpropagation
@@ -32,15 +32,15 @@ from amgen.training.ema import ExponentialAverages
 SLICE = 1.0
 """Seconds of training between turns."""
 SCALE_FREE = math.nextafter(1, 0)
-"""Rate of the averaged weights that leaves the warm-up of ExponentialAverages, d = (1 + n) / (10 + n) at step n, as it is for ever."""
+"""Rate of the averaged weights at which d = min(rate, (1 + n) / (10 + n)) at step n is (1 + n) / (10 + n) for ever."""
 
 
 class Method(ABC):
-    """What is compared: a network, its loss on points along a path, and the velocity that it learns.
+    """A method to compare: a network, its loss on points along a path, and the velocity that it learns.
 
     Attributes:
-        name: what tables call it.
-        network: what is trained.
+        name: its name in tables.
+        network: the network that is trained.
     """
 
     name: ClassVar[str]
@@ -52,7 +52,7 @@ class Method(ABC):
 
     @abstractmethod
     def velocity(self) -> Velocity:
-        """Return v once training is over: the network is frozen."""
+        """Return v; this freezes the network, so call it after training."""
 
     @property
     def parameters(self) -> int:
@@ -86,14 +86,14 @@ class FlowMatching(Method):
 
     def __init__(self, settings: Config):
         self.network = build_action(settings).body
-        self._kind = build_dynamics(settings, build_path(settings))
+        self._dynamics = build_dynamics(settings, build_path(settings))
 
     def loss(self, sample: PathSample) -> Tensor:
         """Return the loss at each point."""
-        return self._kind.fenchel_young(self.network(sample.t, sample.x), sample.velocity)
+        return self._dynamics.fenchel_young(self.network(sample.t, sample.x), sample.velocity)
 
     def velocity(self) -> Velocity:
-        """Return the network as it is, without gradients."""
+        """Return the network itself."""
         network = self.network.requires_grad_(False).eval()
         return lambda t, x: network(torch.full((len(x),), t, dtype=x.dtype), x)
 
@@ -112,15 +112,15 @@ def schedule(fraction: float, warmup: float, decay: float) -> float:
 
 
 class Training:
-    """Trains a method for some seconds of a clock of its own.
+    """Trains a method for some seconds of its own training time.
 
     Args:
         method: what to train.
-        settings: the other options; the warm-up takes the share of the time that it has of training.images.
+        settings: the other options; the warm-up takes training.warmup_images / training.images of the time.
         dataset: the images.
-        learning_rate: the highest.
-        seconds: how long.
-        clock: tells the time, seconds.
+        learning_rate: the highest learning rate.
+        seconds: how long to train.
+        clock: returns the time, seconds.
 
     Attributes:
         spent: seconds of training so far.
@@ -150,12 +150,12 @@ class Training:
         return len(self.losses) * self.settings.training.batch_size
 
     def warm_up(self) -> None:
-        """Compute a gradient and forget it."""
+        """Compute a gradient and drop it, so that PyTorch sets up what it needs once."""
         self._gradient()
         self.optimizer.zero_grad()
 
     def run_until(self, mark: float) -> None:
-        """Train until `mark` seconds are spent, or up to a step more.
+        """Train until `mark` seconds are spent; the last step may end later.
 
         Raises:
             Diverged: if a loss is not finite.
@@ -196,7 +196,7 @@ class Training:
 
 
 def alternate(trainings: Sequence[Training], seconds: float) -> None:
-    """Train all in turn, a slice at a time and in reversed order every other time, until each has spent its `seconds`."""
+    """Train all in turns of SLICE seconds, in reversed order every other time, until each has spent its `seconds`."""
     for training in trainings:
         training.warm_up()
     for number in range(math.ceil(seconds / SLICE)):
@@ -204,11 +204,11 @@ def alternate(trainings: Sequence[Training], seconds: float) -> None:
             training.run_until(min((number + 1) * SLICE, seconds))
 
 
-def draw(velocity: Velocity, solver: ODESolver, num: int, settings: Config) -> tuple[Tensor, int]:
-    """Draw images from the noise of the settings' seed.
+def generate(velocity: Velocity, solver: ODESolver, num: int, settings: Config) -> tuple[Tensor, int]:
+    """Generate images from the noise of the settings' seed.
 
     Returns:
-        The images, uint8 (num, C, H, W), and the evaluations of the velocity for each.
+        The images, uint8 (num, C, H, W), and the number of evaluations of the velocity for each image.
     """
 
     def noise(indices: Sequence[int]) -> Tensor:
@@ -228,5 +228,5 @@ def draw(velocity: Velocity, solver: ODESolver, num: int, settings: Config) -> t
         return velocity(0.0, noise(indices))
 
     batches = in_batches(work, range(num), settings.sampling.batch_size, probe, torch.device("cpu"))
-    images, evaluations = zip(*(drawn for _, drawn in batches), strict=True)
+    images, evaluations = zip(*(found for _, found in batches), strict=True)
     return torch.cat(images), max(evaluations)

@@ -112,7 +112,7 @@ def print_conditions(options: argparse.Namespace, *conditions: str, device: str 
 
 def describe_machine(device: str | torch.device = "cpu") -> str:
     """Return processor, number of cores, threads and version of PyTorch in words; first the GPU where one computes."""
-    cores, threads = os.cpucounted() or 1, torch.get_num_threads()
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     gpu = f"{torch.cuda.get_device_name(device)}; " if torch.device(device).type == "cuda" else ""
     return f"{gpu}{processor()}, {counted(cores, 'core')}, {counted(threads, 'thread')}, PyTorch {torch.__version__}"
 

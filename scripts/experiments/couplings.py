@@ -1,11 +1,13 @@
-"""Optimal transport or independent noise? Train the digits both ways with the same budget and print the distance for each number of
-evaluations.
+"""Optimal transport or independent noise? Train the digits both ways with the same budget, and score both at several NFE.
 
-Runs are kept in --runs, and a second call measures without training again.
+Runs are kept in --runs, and a second call measures without training again. Takes half an hour on one core for each seed and coupling.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from common import mean_and_error, new_parser, parse, print_conditions, print_table, progress, script, seeds_in_words, with_error
 
 from amgen import config, sampling
 from amgen.core.processes import Processes
@@ -15,35 +17,51 @@ from amgen.evaluation.reference import open_reference
 from amgen.training.main import train
 
 COUPLINGS = {"ot": [], "independent": ["coupling.kind=independent"]}
+SOLVERS = (("euler", 4), ("euler", 10), ("midpoint", 2), ("midpoint", 5), ("midpoint", 10), ("midpoint", 25))
+"""Solvers and their steps."""
 
 
-def main() -> None:
-    """Train and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@script
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, score, and print the table."""
+    parser = new_parser(__file__, __doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/couplings"), help="folder for the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with")
+    parser.add_argument("--num", type=int, help="images to generate; default: as many as real ones")
     parser.add_argument("--only", choices=COUPLINGS, help="train one of the two and measure nothing")
-    options = parser.parse_args()
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change an option of the preset")
+    options = parse(parser, arguments)
     for seed in options.seeds:
         for name, overrides in COUPLINGS.items():
             if options.only in (None, name):
-                train(config.load("digits", [*overrides, f"seed={seed}"]), options.runs / f"{name}-{seed}")
-    if options.only:
-        return
+                settings = config.load("digits", [*overrides, *options.overrides, f"seed={seed}"])
+                train(settings, options.runs / f"{name}-{seed}")
+    if not options.only:
+        score(options)
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score all runs and print the table."""
     extractor = make_extractor("digits", 1, 8)
-    evaluator = Evaluator(extractor, open_reference(None, config.load("digits").data, extractor, Processes()))
-    print(f"FD (digits features), 1,797 generated against 1,797 real; seeds {options.seeds}")
-    print(f"{'coupling':12} {'solver':9} {'steps':>5} {'NFE':>4}  FD for each seed")
+    evaluator = Evaluator(extractor, open_reference(None, config.load("digits").images, extractor, Processes()))
+    rows = []
     for name in COUPLINGS:
-        for solver, steps in (("euler", 4), ("euler", 10), ("midpoint", 2), ("midpoint", 5), ("midpoint", 10), ("midpoint", 25)):
-            values, nfe = [], 0
-            for seed in options.seeds:
-                model = sampling.load(options.runs / f"{name}-{seed}")
-                changed = config.change(model.config.sampling, {"solver": solver, "steps": steps, "batch_size": 600})
-                evaluation = evaluator(model, changed)
-                values.append(evaluation.principal.value)
-                nfe = evaluation.sampling["NFE"]
-            print(f"{name:12} {solver:9} {steps:5} {nfe:4}  {'  '.join(f'{value:.3f}' for value in values)}", flush=True)
+        models = [sampling.load(options.runs / f"{name}-{seed}") for seed in options.seeds]
+        for solver, steps in SOLVERS:
+            settings = {"solver": solver, "steps": steps, "batch_size": 600}
+            evaluations = [evaluator(model, model.options(settings), options.num) for model in models]
+            values = [evaluation.principal.value for evaluation in evaluations]
+            rows.append([name, solver, steps, evaluations[0].sampling["NFE"], with_error(*mean_and_error(values), ".3f", ".3f")])
+            progress(", ".join(map(str, rows[-1])))
+    last = evaluations[-1]
+    print_table(["coupling", "solver", "steps", "NFE", last.principal.name], rows)
+    print_conditions(
+        options,
+        f"{last.generated:,} generated against {last.real:,} real images",
+        f"{last.model['images_trained']:,} images of training",
+        f"{seeds_in_words(options.seeds)} of the training, seed 0 of the images",
+        device=models[0].device,
+    )
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-import benchmark_step
 import pytest
+import step
+import timing
 import torch
-from benchmark_step import FIELD, FORWARD, SHAPES, all_ways, measure, torchcfm_loss
+from helpers import markdown_tables
+from step import FIELD, FORWARD, SHAPES, all_works, cells, measure, torchcfm_loss
 from torch import Tensor
 
 from amgen import config
@@ -32,7 +34,7 @@ def test_ratios_are_of_times_in_the_same_round(monkeypatch: pytest.MonkeyPatch) 
     def other() -> Tensor:
         return torch.zeros(2**18)
 
-    monkeypatch.setattr(benchmark_step, "seconds", seconds)
+    monkeypatch.setattr(timing, "seconds", seconds)
     rows = measure({FIELD: field, FORWARD: forward, "other": other}, 0)
     assert rows["other"]["ratio"] == rows["other"]["lower_quartile"] == rows["other"]["upper_quartile"] == 2
     assert rows["other"]["to_forward"] == 6
@@ -41,12 +43,11 @@ def test_ratios_are_of_times_in_the_same_round(monkeypatch: pytest.MonkeyPatch) 
     assert rows["other"]["rounds"] == 3
 
 
-def test_every_way_runs_on_a_small_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """All rows are there in the table and in the file, each with figures of its own."""
-    monkeypatch.setitem(SHAPES, "digits", ("digits", 2, {"action": {"width": 4}}))
+def test_all_works_run_on_a_small_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """All rows are there in the table and in the file, each with numbers of its own."""
+    monkeypatch.setitem(SHAPES, "digits", ("digits", 2, {"action": {"width": 4, "blocks": 1, "multipliers": [1], "attention": []}}))
     file = tmp_path / "step.json"
-    monkeypatch.setattr("sys.argv", ["benchmark_step.py", "--shapes", "digits", "--seconds", "0", "--json", str(file)])
-    benchmark_step.main()
+    step.main(["--shapes", "digits", "--seconds", "0", "--json", str(file)])
     (table,) = json.loads(file.read_text())["tables"]
     assert list(table["rows"])[:10] == [
         "vector field",
@@ -64,8 +65,12 @@ def test_every_way_runs_on_a_small_shape(tmp_path: Path, monkeypatch: pytest.Mon
     assert table["rows"][FIELD]["ratio"] == 1
     assert len({row["milliseconds"] for row in table["rows"].values()}) == len(table["rows"])
     printed = capsys.readouterr().out
-    for name, row in table["rows"].items():
-        assert f"{name:28} {row['milliseconds']:8.1f} {row['ratio']:16.3f}" in printed
+    (rows,) = markdown_tables(printed)
+    assert rows[1:] == [[name, *cells(row, table["rows"][FIELD])] for name, row in table["rows"].items()]
+    assert rows[1][0] == FIELD
+    assert rows[1][2] == "1.000"
+    assert f"`python scripts/benchmarks/step.py --shapes digits --seconds 0 --json {file}`: " in printed
+    assert f"PyTorch {torch.__version__}" in printed
 
 
 @pytest.mark.parametrize(
@@ -75,15 +80,14 @@ def test_every_way_runs_on_a_small_shape(tmp_path: Path, monkeypatch: pytest.Mon
         (["--json", "{file}/step.json"], "{file}"),
     ],
 )
-def test_what_cannot_be_is_said_before_the_timing(
+def test_mistakes_are_reported_before_the_timing(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")
-    monkeypatch.setattr(benchmark_step, "measure", None)
-    monkeypatch.setattr("sys.argv", ["benchmark_step.py", *(argument.format(file=file) for argument in arguments)])
+    monkeypatch.setattr(step, "measure", None)
     with pytest.raises(SystemExit) as ended:
-        benchmark_step.main()
+        step.main([argument.format(file=file) for argument in arguments])
     error = capsys.readouterr().err
     assert (ended.value.code, error.count("\n")) == (2, 1)
     assert message.format(file=file) in error
@@ -102,13 +106,13 @@ def test_precision_and_layout_reach_the_network(monkeypatch: pytest.MonkeyPatch)
     settings = config.load("digits", ["action.width=8"])
     for bf16, channels_last in ((False, False), (True, False), (False, True)):
         seen.clear()
-        options = Namespace(device="cpu", bf16=bf16, channels_last=channels_last)
-        all_ways(settings, 2, options)[FIELD]()
+        options = Namespace(bf16=bf16, channels_last=channels_last)
+        all_works(settings, 2, torch.device("cpu"), options)[FIELD]()
         assert {found.dtype for found in seen} == {torch.bfloat16 if bf16 else torch.float32}
         assert all(found.is_contiguous(memory_format=torch.channels_last) for found in seen[1:-1]) == channels_last
 
 
-def test_the_outside_reference_has_the_same_widths() -> None:
+def test_the_network_of_torchcfm_has_the_same_widths() -> None:
     pytest.importorskip("torchcfm")
     settings = config.load("cifar10-small")
     noise, data = torch.randn(2, 2, *settings.image_shape)

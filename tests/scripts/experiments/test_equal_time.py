@@ -1,4 +1,4 @@
-"""scripts/experiments/equal_time.py and what it compares, scripts/experiments/baselines.py: both methods on equal terms, the clock, and the tables."""
+"""The experiment equal_time and the methods that it compares: both on equal terms, the clock, and the tables."""
 
 import json
 import math

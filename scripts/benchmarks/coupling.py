@@ -18,7 +18,7 @@ from amgen.paths import OptimalTransportCoupling
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both times and their ratio."""
     parser = new_parser(__file__, __doc__)
-    parser.add_argument("--preset", default="cifar10-small", help="preset whose network and images are taken")
+    parser.add_argument("--preset", type=str, default="cifar10-small", help="preset whose network and images are taken")
     parser.add_argument("--batch", type=int, default=128, help="images in a batch")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that the medians are taken over")
     options = parse(parser, arguments)

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, print the table, and exit with code 1 if anything differs by more than rounding."""
     parser = new_parser(__file__, __doc__)
     parser.add_argument("--steps", type=int, default=8, help="optimisation steps of each run")
-    parser.add_argument("--only", default="", help="trainings whose name contains this; default: all")
+    parser.add_argument("--only", type=str, default="", help="trainings whose name contains this; default: all")
     parser.add_argument("--single", type=float, default=2e-2, help="tolerance of single precision")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parse(parser, arguments)

@@ -27,10 +27,10 @@ from amgen.paths import PathSample
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
     parser = new_parser(__file__, __doc__)
-    parser.add_argument("--preset", default="cifar10-small", help="preset whose network is taken")
+    parser.add_argument("--preset", type=str, default="cifar10-small", help="preset whose network is taken")
     parser.add_argument("--batch", type=int, default=16, help="images in a batch")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that the medians are taken over")
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument("--device", type=str, default="cpu", help="where to compute")
     options = parse(parser, arguments)
     works = all_works(config.load(options.preset), options.batch, device_of(options.device))
     for work in works.values():

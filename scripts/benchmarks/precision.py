@@ -22,9 +22,9 @@ from amgen.paths import PathSample
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
     parser = new_parser(__file__, __doc__)
-    parser.add_argument("--preset", default="cifar10-small", help="preset whose network and loss are taken")
+    parser.add_argument("--preset", type=str, default="cifar10-small", help="preset whose network and loss are taken")
     parser.add_argument("--batch", type=int, default=16, help="images in a batch")
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument("--device", type=str, default="cpu", help="where to compute")
     options = parse(parser, arguments)
     device = device_of(options.device)
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ MEMORY = {"": 0, ", in memory": 1 << 20}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
     parser = new_parser(__file__, __doc__)
-    parser.add_argument("--data", help="folder or zip of RGB images, instead of random ones")
+    parser.add_argument("--data", type=str, help="folder or zip of RGB images, instead of random ones")
     parser.add_argument("--size", type=int, default=32, help="height and width that images are brought to, pixels")
     parser.add_argument("--images", type=int, default=2000, help="random images to make")
     parser.add_argument("--batch", type=int, default=128, help="images in a batch")

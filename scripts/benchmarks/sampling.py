@@ -27,9 +27,11 @@ BATCHES = {"digits": 100, "cifar10-small": 16, "cifar10": 2}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the tables."""
     parser = new_parser(__file__, __doc__)
-    parser.add_argument("--presets", nargs="+", choices=BATCHES, default=list(BATCHES), help="presets whose networks are taken")
+    parser.add_argument(
+        "--presets", nargs="+", type=str, choices=BATCHES, default=list(BATCHES), metavar="NAME", help="some of %(choices)s; default: all"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="rounds that the medians are taken over")
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument("--device", type=str, default="cpu", help="where to compute")
     options = parse(parser, arguments)
     device = device_of(options.device)
     print_table(

@@ -55,7 +55,7 @@ def step_time(compute: float, exchange: float, overlap: float) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the model's table, or its check."""
     parser = new_parser(__file__, __doc__)
-    parser.add_argument("--preset", default="cifar10", help="preset whose network and loss are taken")
+    parser.add_argument("--preset", type=str, default="cifar10", help="preset whose network and loss are taken")
     parser.add_argument("--batch", type=int, default=2, help="images of each process in the measured step")
     parser.add_argument("--share", type=int, default=16, help="images of each process in the model")
     parser.add_argument("--flops", type=float, help="sustained FLOP/s of the device to model; default: what is measured here")

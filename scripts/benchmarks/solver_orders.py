@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and exit with code 1 if a solver is short of its order."""
     parser = new_parser(__file__, __doc__)
     parser.add_argument("--paths", type=int, default=200, help="Brownian paths for the strong order")
-    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=SOLVERS, metavar="NAME", help="solvers to measure; default: all")
+    parser.add_argument(
+        "--solvers", nargs="+", type=str, choices=SOLVERS, default=SOLVERS, metavar="NAME", help="solvers to measure; default: all"
+    )
     options = parse(parser, arguments)
     short = []
     rows: list[list[object]] = []

@@ -61,9 +61,11 @@ SHAPES: dict[str, tuple[str, int, dict[str, Any]]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print a table for each shape; with --json, write them."""
     parser = new_parser(__file__, __doc__)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="networks and batches to time")
+    parser.add_argument(
+        "--shapes", nargs="+", type=str, choices=SHAPES, default=list(SHAPES), metavar="NAME", help="some of %(choices)s; default: all"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="about how long to time each shape, seconds")
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument("--device", type=str, default="cpu", help="where to compute")
     parser.add_argument("--bf16", action="store_true", help="run all networks under autocast to bfloat16")
     parser.add_argument("--channels-last", action="store_true", help="keep weights and images channels-last")
     add_outputs(parser, figure=False)

@@ -32,16 +32,15 @@ from common import (
     save_report,
     script,
     seeds_in_words,
+    train_and_load,
     with_error,
 )
 
 from amgen import config, sampling
-from amgen.config import Config
 from amgen.core.errors import UserError
 from amgen.data import SnapshotDataset, Snapshots, open_dataset
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared, wasserstein
 from amgen.sampling.populations import simulate_population
-from amgen.training.main import train
 
 MARGINAL = ["loss.form=marginal"]
 ENTROPIC = [
@@ -108,7 +107,9 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="table of cells, such as emt.csv")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each method, with the seeds 0, 1, ...")
     parser.add_argument("--images", type=int, default=60_000, help="samples to train each on")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change an option of the preset")
+    parser.add_argument(
+        "--set", type=str, dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change an option of the preset"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/cells"), help="folder for the runs")
     add_outputs(parser)
     options = parse(parser, arguments)
@@ -136,7 +137,7 @@ def predictions(shared: list[str], options: argparse.Namespace, cells: Snapshots
         found[name] = []
         for seed in range(options.seeds):
             settings = config.load("cells", [*shared, *overrides, f"seed={seed}", f"data.hold_out={time}"])
-            model = trained(settings, options.runs / f"{name.replace(' ', '-')}-{time:g}-{seed}")
+            model = train_and_load(settings, options.runs / f"{name.replace(' ', '-')}-{time:g}-{seed}")
             population = simulate_population(model, torch.tensor(before), [cells.times[place - 1], time], seed=seed)
             weights = population.log_weights[-1].exp().numpy() if "uAM" in name else None
             found[name].append((population.points[-1].double().numpy(), weights))
@@ -144,12 +145,6 @@ def predictions(shared: list[str], options: argparse.Namespace, cells: Snapshots
         settings = config.load("cells", [*shared, f"data.hold_out={time}"])
         found["OT-CFM"] = [(cells_baselines.flow_matching(settings, before, place, seed), None) for seed in range(options.seeds)]
     return found
-
-
-def trained(settings: Config, run: Path) -> sampling.Model:
-    """Train a run unless it is there, and load it."""
-    train(settings, run)
-    return sampling.load(run)
 
 
 def measure(cloud: Cloud, cells: Snapshots, time: float) -> Row:
@@ -184,7 +179,7 @@ def grow(shared: list[str], options: argparse.Namespace, cells: SnapshotDataset)
     masses = []
     for seed in range(options.seeds):
         settings = config.load("cells", [*shared, *UNBALANCED, f"seed={seed}"])
-        model = trained(settings, options.runs / f"uAM-all-{seed}")
+        model = train_and_load(settings, options.runs / f"uAM-all-{seed}")
         population = simulate_population(model, torch.tensor(cells.source.points[0]), cells.source.times, seed=seed)
         masses.append(population.log_weights.exp().mean(dim=1).tolist())
     return masses, model

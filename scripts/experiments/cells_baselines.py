@@ -76,8 +76,9 @@ def train_field(settings: Config, dataset: SnapshotDataset) -> nn.Module:
     optimizer = torch.optim.Adam(field.parameters(), lr=training.learning_rate)
     for step in range(steps):
         for group in optimizer.param_groups:
-            rise = (step + 1) * training.batch_size / training.warmup_images
-            group["lr"] = training.learning_rate * min(1.0, rise, (1 - step / steps) / training.decay)
+            rise = (step + 1) * training.batch_size / training.warmup_images if training.warmup_images else 1.0
+            fall = (1 - step / steps) / training.decay if training.decay else 1.0
+            group["lr"] = training.learning_rate * min(1.0, rise, fall)
         batches = []
         for number in range(intervals):
             start, end = (group[torch.randint(len(group), (part,))] for group in points[number : number + 2])

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [
             digit,
             *(f"{shares[digit]:.3f}" for shares in (start, target, unweighted)),
-            with_error(weighted[digit], error[digit], ".3f", ".3f"),
+            with_error(float(weighted[digit]), float(error[digit]), ".3f", ".3f"),
         ]
         for digit in range(10)
     ]

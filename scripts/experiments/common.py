@@ -13,15 +13,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from amgen.core.checks import check_plot
 from amgen.core.errors import AmgenError
 from amgen.core.files import check_output, make_folder, write_json
 from amgen.visualization import plots
+
+if TYPE_CHECKING:
+    from amgen import sampling
+    from amgen.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
@@ -31,9 +36,16 @@ MARKERS = ("o", "s", "^", "x", "D", "+")
 Main = Callable[[Sequence[str] | None], Any]
 
 
+class Help(argparse.RawDescriptionHelpFormatter, argparse.MetavarTypeHelpFormatter):
+    """Keeps the lines of the description, and gives every option a line with its type."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=36)
+
+
 def new_parser(file: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser without options for the script `file`, whose docstring is the description."""
-    return argparse.ArgumentParser(prog=_name(file), description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(prog=_name(file), description=description, formatter_class=Help)
 
 
 def add_outputs(parser: argparse.ArgumentParser, figure: bool = True) -> None:
@@ -136,6 +148,15 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
         return f"seed {seeds[0]}"
     successive = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
     return f"seeds {seeds[0]} to {seeds[-1]}" if successive else f"seeds {', '.join(map(str, seeds))}"
+
+
+def train_and_load(settings: "Config", run: Path) -> "sampling.Model":
+    """Train a run unless it is complete, or go on with it, reporting on stderr; return its model."""
+    from amgen import sampling  # here, since imports take seconds that most scripts need not wait for
+    from amgen.training.main import train
+
+    train(settings, run, console=Console(stderr=True))
+    return sampling.load(run)
 
 
 def seconds(work: Callable[[], object]) -> float:

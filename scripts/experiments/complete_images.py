@@ -56,7 +56,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = new_parser(__file__, __doc__)
     parser.add_argument("run", type=Path, help="run directory of an image-to-image model")
-    parser.add_argument("--condition-data", help="images to start from; default: the training images")
+    parser.add_argument("--condition-data", type=str, help="images to start from; default: the training images")
     parser.add_argument("--num", type=int, default=64, help="images")
     parser.add_argument("--samples", type=int, default=8, help="samples for each image")
     parser.add_argument("--grid", type=Path, default=Path("completed.png"), help="rows of input, one sample, mean of the samples, truth")

@@ -7,14 +7,25 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import mean_and_error, new_parser, parse, print_conditions, print_table, progress, script, seeds_in_words, with_error
+from common import (
+    mean_and_error,
+    new_parser,
+    parse,
+    print_conditions,
+    print_table,
+    progress,
+    script,
+    seeds_in_words,
+    train_and_load,
+    with_error,
+)
 
 from amgen import config, sampling
+from amgen.config import Config
 from amgen.core.processes import Processes
 from amgen.evaluation.evaluate import Evaluator
 from amgen.evaluation.features import make_extractor
 from amgen.evaluation.reference import open_reference
-from amgen.training.main import train
 
 COUPLINGS = {"ot": [], "independent": ["coupling.kind=independent"]}
 SOLVERS = (("euler", 4), ("euler", 10), ("midpoint", 2), ("midpoint", 5), ("midpoint", 10), ("midpoint", 25))
@@ -28,28 +39,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/couplings"), help="folder for the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with")
     parser.add_argument("--num", type=int, help="images to generate; default: as many as real ones")
-    parser.add_argument("--only", choices=COUPLINGS, help="train one of the two and measure nothing")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change an option of the preset")
+    parser.add_argument("--only", type=str, choices=COUPLINGS, metavar="NAME", help="train this one, %(choices)s, and measure nothing")
+    parser.add_argument(
+        "--set", type=str, dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change an option of the preset"
+    )
     options = parse(parser, arguments)
-    for seed in options.seeds:
-        for name, overrides in COUPLINGS.items():
-            if options.only in (None, name):
-                settings = config.load("digits", [*overrides, *options.overrides, f"seed={seed}"])
-                train(settings, options.runs / f"{name}-{seed}")
+    models = {
+        name: [train_and_load(settings_of(name, seed, options.overrides), options.runs / f"{name}-{seed}") for seed in options.seeds]
+        for name in COUPLINGS
+        if options.only in (None, name)
+    }
     if not options.only:
-        score(options)
+        score(models, options)
 
 
-def score(options: argparse.Namespace) -> None:
-    """Score all runs and print the table."""
+def settings_of(coupling: str, seed: int, overrides: list[str]) -> Config:
+    """Return the options of a run."""
+    return config.load("digits", [*COUPLINGS[coupling], *overrides, f"seed={seed}"])
+
+
+def score(models: dict[str, list[sampling.Model]], options: argparse.Namespace) -> None:
+    """Score the models of each coupling and print the table."""
     extractor = make_extractor("digits", 1, 8)
     evaluator = Evaluator(extractor, open_reference(None, config.load("digits").images, extractor, Processes()))
     rows = []
-    for name in COUPLINGS:
-        models = [sampling.load(options.runs / f"{name}-{seed}") for seed in options.seeds]
+    for name, trained in models.items():
         for solver, steps in SOLVERS:
             settings = {"solver": solver, "steps": steps, "batch_size": 600}
-            evaluations = [evaluator(model, model.options(settings), options.num) for model in models]
+            evaluations = [evaluator(model, model.options(settings), options.num) for model in trained]
             values = [evaluation.principal.value for evaluation in evaluations]
             rows.append([name, solver, steps, evaluations[0].sampling["NFE"], with_error(*mean_and_error(values), ".3f", ".3f")])
             progress(", ".join(map(str, rows[-1])))
@@ -60,7 +77,7 @@ def score(options: argparse.Namespace) -> None:
         f"{last.generated:,} generated against {last.real:,} real images",
         f"{last.model['images_trained']:,} images of training",
         f"{seeds_in_words(options.seeds)} of the training, seed 0 of the images",
-        device=models[0].device,
+        device=trained[0].device,
     )
 
 

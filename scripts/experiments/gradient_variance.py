@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = new_parser(__file__, __doc__)
     parser.add_argument("--steps", type=int, default=200, help="steps of training before the measurement")
     parser.add_argument("--batches", type=int, default=100, help="batches to measure over")
-    parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS, help="paths between noise and images")
+    parser.add_argument(
+        "--paths", nargs="+", type=str, choices=PATHS, default=PATHS, metavar="NAME", help="paths between noise and images: %(choices)s"
+    )
     options = parse(parser, arguments)
     rows = []
     for path in options.paths:

@@ -14,7 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import MARKERS, add_outputs, new_figure, new_parser, parse, print_conditions, print_table, save_figure, save_report, script
+from common import (
+    MARKERS,
+    add_outputs,
+    new_figure,
+    new_parser,
+    parse,
+    print_conditions,
+    print_table,
+    save_figure,
+    save_report,
+    script,
+    train_and_load,
+)
 
 from amgen import sampling
 from amgen.config import Config, change
@@ -23,7 +35,6 @@ from amgen.data.systems.mixture import Mixture
 from amgen.data.systems.simulation import rng_of
 from amgen.sampling import effective_sample_size
 from amgen.sampling.populations import SimulatedPopulation, simulate_population
-from amgen.training.main import train
 
 BALANCED = {"dynamics": {"kind": "balanced"}, "loss": {"form": "marginal"}}
 
@@ -35,12 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = sampling.load(options.run)
     if model.config.data.kind != "simulated" or model.config.data.system != "mixture":
         raise UserError(f"{options.run} is not a run of the preset mixture-unbalanced")
-    beside = options.run.with_name(f"{options.run.name}-balanced")
-    train(balanced(model.config), beside)
-
     mixture, times = Mixture(), np.linspace(0, 1, 11)
     points, _ = mixture.sample(options.num, rng_of(options.seed, 0))
-    models = {"uAM": model, "AM": sampling.load(beside)}
+    beside = train_and_load(balanced(model.config), options.run.with_name(f"{options.run.name}-balanced"))
+    models = {"uAM": model, "AM": beside}
     populations = {name: simulate_population(run, torch.tensor(points), times.tolist()) for name, run in models.items()}
     rows = {name: measure(mixture, population) for name, population in populations.items()}
     print_table(

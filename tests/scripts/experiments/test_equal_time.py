@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import equal_time
 import pytest
+import tasks
 import torch
-from helpers import assert_same_tensors, newest_tensors
+from baselines import METHODS, SCALE_FREE, ActionMatching, FlowMatching, Method, Training, alternate, generate, schedule
+from helpers import assert_same_tensors, markdown_tables, newest_tensors
 from PIL import Image
-from rivals import METHODS, SCALE_FREE, ActionMatching, FlowMatching, Method, Training, alternate, draw, schedule
 from torch import Tensor, nn
 
 from amgen import config
@@ -205,11 +206,11 @@ def test_steps_are_those_of_amgen_train(constant: Config, digits: ImageDataset, 
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_exact_velocities_draw_the_known_gaussian(name: str, tiny: Config) -> None:
+def test_exact_velocities_generate_the_known_gaussian(name: str, tiny: Config) -> None:
     """The flow takes noise x to m + c x. RK4 in 40 steps errs by less than a gray level, 1/127.5, and so does rounding."""
     method, settings = METHODS[name](tiny), config.change(tiny, {"seed": 3})
     method.network = EXACT[name]()
-    images, evaluations = draw(method.velocity(), FIXED_STEP["rk4"](StepGrid(40)), 250, settings)
+    images, evaluations = generate(method.velocity(), FIXED_STEP["rk4"](StepGrid(40)), 250, settings)
     noise = gaussian(3, Purpose.SAMPLE_NOISE, range(250), settings.shape)
     assert evaluations == 160
     assert images.shape == (250, 1, 8, 8)
@@ -224,29 +225,29 @@ def test_features_of_magnified_digits(digits: ImageDataset) -> None:
     small = digits.images(range(20)).clamp(20, 235)
     about_zero = torch.tensor([[20, -10], [10, -20]]).repeat(8, 8)
     large = (small.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2).int() + about_zero).to(torch.uint8)
-    halved = equal_time.make_features("digits-16", config.load("digits", ["data.size=16"]))
+    halved = tasks.make_features("digits-16", config.load("digits", ["data.size=16"]))
     torch.testing.assert_close(halved(large), make_extractor("digits", 1, 8)(small))
     with pytest.raises(UserError, match="gray 16x16 images, not 1x8x8"):
-        equal_time.make_features("digits-16", config.load("digits"))
+        tasks.make_features("digits-16", config.load("digits"))
 
 
 def test_magnified_digits() -> None:
-    arena = equal_time.open_arena("digits-16", Namespace(width=8, real=100))
-    assert arena.dataset.images(range(3)).shape == (3, 1, 16, 16)
-    assert arena.description == "the embedded digits magnified, 16x16 gray"
-    assert (arena.extractor.metric, arena.reference.count) == ("FD (digits features at half size)", 100)
-    assert arena.settings.images.size == 16
+    task = tasks.open_task("digits-16", width=8, real=100)
+    assert task.dataset.images(range(3)).shape == (3, 1, 16, 16)
+    assert task.description == "the embedded digits magnified, 16x16 gray"
+    assert (task.extractor.metric, task.reference.count) == ("FD (digits features at half size)", 100)
+    assert task.settings.images.size == 16
 
 
 def test_a_training_is_scored(constant: Config) -> None:
     """By the averaged weights, on images that come of its own seed, beside what the training took."""
-    options = Namespace(width=8, real=300, num=100, solver="euler", steps=3)
-    arena = equal_time.open_arena("digits", options)
-    training = Training(FlowMatching(constant), constant, arena.dataset, 0.01, seconds=100)
+    options = Namespace(num=100, solver="euler", steps=3)
+    task = tasks.open_task("digits", width=8, real=300)
+    training = Training(FlowMatching(constant), constant, task.dataset, 0.01, seconds=100)
     training.losses, training.spent = [float(number) for number in range(45)], 4.5
-    row, images = equal_time.score(training, arena, options)
-    assert torch.equal(images, draw(training.method.velocity(), FIXED_STEP["euler"](StepGrid(3)), 100, constant)[0])
-    real = arena.reference.features
+    row, images = equal_time.score(training, task, options)
+    assert torch.equal(images, generate(training.method.velocity(), FIXED_STEP["euler"](StepGrid(3)), 100, constant)[0])
+    real = task.reference.features
     assert real is not None
     features = make_extractor("digits", 1, 8)(images)
     assert row["fd"] == pytest.approx(frechet_distance(features, real))
@@ -273,21 +274,19 @@ def test_means_and_differences_over_seeds() -> None:
     assert summary["means"]["field"]["matched_fd"]["mean"] == pytest.approx(2)
     assert summary["difference"] == pytest.approx({"mean": 1, "error": 0.5})
     assert summary["step_ratio"] == pytest.approx({"mean": 2, "error": 0})
-    action, field, last = equal_time.summary_lines(summary)
-    assert action.split() == ["action", "mean", "2", "+-", "0.58", "4", "+-", "1.2", "8.00", "50", "3,200", "20.0"]
-    assert field.split()[:2] == ["field", "mean"]
-    assert last.endswith("seed by seed: 1 +- 0.5; time of a step, action over field: 2 +- 0")
+    action, field = equal_time.summary_cells(summary)
+    assert action == ["action, mean", "", "2 ± 0.58", "4 ± 1.2", "8.00", "", "50", "3,200", "20.0", ""]
+    assert field[0] == "field, mean"
+    assert equal_time.difference_in_words(summary).endswith("seed by seed: 1 ± 0.5; time of a step, action over field: 2 ± 0.")
     assert equal_time.summarise([rows[0], rows[3]])["difference"] == {"mean": 0.5, "error": None}
-    assert equal_time.line(rows[2]).split() == (
-        ["action", "2", "3", "+-", "0.1", "6", "+-", "0.2", "12.00", "9", "50", "3,200", "20.0", "3.00"]
-    )
+    assert equal_time.cells_of(rows[2]) == ["action", "2", "3 ± 0.1", "6 ± 0.2", "12.00", "9", "50", "3,200", "20.0", "3.00"]
 
 
-def test_the_table_the_report_and_the_pictures(
+def test_the_table_the_report_and_the_grids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], digits: ImageDataset
 ) -> None:
     """Two seeds on the digits, and on a folder of colour photographs of another size, which become 16x16 gray."""
-    monkeypatch.setattr(equal_time, "importlib", FakeImportlib)
+    monkeypatch.setattr(tasks, "importlib", FakeImportlib)
     monkeypatch.setattr(equal_time, "Training", NotedTraining)
     photographs = tmp_path / "photographs"
     photographs.mkdir()
@@ -302,7 +301,7 @@ def test_the_table_the_report_and_the_pictures(
     assert NotedTraining.noted[:4] == [("action", 0, 4e-3, 0.1), ("field", 0, 2e-3, 0.1), ("action", 1, 4e-3, 0.1), ("field", 1, 2e-3, 0.1)]
     report = json.loads(file.read_text())
     printed = capsys.readouterr().out
-    assert "0.1 s of training for each method and seed, seeds [0, 1]" in printed
+    assert "0.1 s of training for each method and seed, seeds 0 to 1" in printed
     assert "learning rates: action 0.004, field 0.002; solver midpoint, steps 2" in printed
     assert report["learning_rates"] == {"action": 4e-3, "field": 2e-3}
     first, second = report["sets"]
@@ -312,10 +311,12 @@ def test_the_table_the_report_and_the_pictures(
     assert "FD (pixels): 256 dimensions, preparation: none; 80 generated against 20 real images, NFE 4" in printed
     assert first["features"]["name"] == "digits"
     assert second["settings"]["action"]["width"] == 4
-    for found, size in ((first, 8), (second, 16)):
+    for found, size, (headings, *rows) in zip((first, second), (8, 16), markdown_tables(printed), strict=True):
+        assert headings[3] == f"FD at n = {found['matched_n']:,}"
+        assert rows == [*map(equal_time.cells_of, found["rows"]), *equal_time.summary_cells(found)]
+        assert equal_time.difference_in_words(found) in printed
         assert [(row["method"], row["seed"]) for row in found["rows"]] == [("action", 0), ("field", 0), ("action", 1), ("field", 1)]
         for row in found["rows"]:
-            assert equal_time.line(row) in printed
             assert row["seconds"] >= 0.1
             assert row["images"] == 64 * row["steps"]
             assert row["ms_per_step"] == pytest.approx(1e3 * row["seconds"] / row["steps"])
@@ -324,7 +325,6 @@ def test_the_table_the_report_and_the_pictures(
         for method in METHODS:
             with Image.open(out / f"{name}-{method}.png") as picture:
                 assert picture.width == 8 * (size + 1) * (32 // size) + 32 // size  # 8 images, lines between, enlarged
-        assert "\n".join(equal_time.summary_lines(found)) in printed
 
 
 class NotedTraining(Training):
@@ -357,13 +357,13 @@ class FakeImportlib:
         (["--data", "nowhere/at/all"], "'nowhere/at/all' does not exist"),
     ],
 )
-def test_mistakes_are_told_in_a_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported_in_a_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         equal_time.main(arguments)
-    told = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert end.value.code == 2
-    assert message in told
-    assert told.count("\n") == 1
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, digits: ImageDataset) -> None:

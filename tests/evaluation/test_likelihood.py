@@ -315,7 +315,7 @@ def test_probes_agree_with_the_exact_trace() -> None:
     [
         (["dynamics.kind=entropic", "sampling.solver=sra1"], "dopri5", "entropic dynamics are an SDE.*eval-fid.*dynamics.kind=balanced"),
         (["dynamics.kind=unbalanced"], "dopri5", "unbalanced dynamics create and destroy mass.*scripts/experiments/class_histogram.py"),
-        (["path.kind=super-resolution"], "dopri5", "path.kind=super-resolution starts from given images.*scripts/experiments/complete_images.py"),
+        (["path.kind=super-resolution"], "dopri5", "path.kind=super-resolution starts.*scripts/experiments/complete_images.py"),
         (["path.kind=in-painting"], "heun", "path.kind=in-painting starts from given images.*path.kind=linear"),
         ([], "sra1", "solver=sra1 is for SDEs.*choose one of ab2, ab3"),
         (["sampling.solver=sra1", "sampling.noise_level=1.0"], None, "solver=sra1 is for SDEs"),

@@ -2,7 +2,7 @@
 
 Usage: python scripts/train_digit_classifier.py
 
-First four fifths of the images train and the rest test, to print an honest accuracy; the weights that ship are then trained on all of them.
+It first trains on four fifths of the images and prints the accuracy on the rest. The weights that ship are then trained on all images.
 """
 
 from pathlib import Path

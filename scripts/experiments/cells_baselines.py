@@ -1,8 +1,8 @@
 """Baselines of `cells.py`: what is known without training, and a vector field by OT-CFM.
 
 - The displacement interpolation of the exact optimal transport between the neighbouring times, which needs no training.
-- OT-CFM (arXiv 2302.00482) where torchcfm is installed: a vector field of the same size, trained on as many samples with the same learning
-  rates, and integrated by the same solver.
+- OT-CFM (arXiv 2302.00482) where torchcfm is installed: a vector field of the same size, trained on the same number of samples with
+  the same learning rates, and integrated by the same solver.
 """
 
 import numpy as np

@@ -66,7 +66,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def generate(model: Model, indices: range, request: Request, count: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return `count` samples for all images, what the model was given, and the truth: uint8 (N, C, H, W) each."""
+    """Return `count` samples for all images, the inputs of the model, and the truth: uint8 (N, C, H, W) each."""
     found = []
     for number in range(count):
         request_of_sample = with_other_noise(model, indices, request, number)

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = new_parser(__file__, __doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/couplings"), help="folder for the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with")
-    parser.add_argument("--num", type=int, help="images to generate; default: as many as real ones")
+    parser.add_argument("--num", type=int, help="images to generate; default: the number of real ones")
     parser.add_argument("--only", type=str, choices=COUPLINGS, metavar="NAME", help="train this one, %(choices)s, and measure nothing")
     parser.add_argument(
         "--set", type=str, dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change an option of the preset"

@@ -12,7 +12,7 @@ it does in the preset `digits` with the share of the images. When the time is ov
 
 Averages. The weights that are scored are averaged over the same share of each training, however many steps it has: a <- d a + (1 - d) w
 with d = (1 + n) / (10 + n) at the n-th step gives the weights of step k a share in proportion to k^8, of mean age a tenth of the training.
-A fixed rate would average over as many images of both, which is a smaller share of the field's training than of the action's.
+A fixed rate would average over the same number of images for both, which is a smaller share of the field's training than of the action's.
 
 Learning rates. Each method has its own. The defaults, 4e-3 for both, were the best of 2e-3, 4e-3 and 8e-3 by the distance in trainings of
 130 to 560 steps on the digits of either size, one seed each.
@@ -103,7 +103,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--learning-rate-field", type=float, default=4e-3, help="highest learning rate of the field")
     parser.add_argument("--width", type=int, default=8, help="channels of the first level of the U-Net for 16x16 images")
     parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
-    parser.add_argument("--num", type=int, help=f"images to generate; default: as many as real ones, at most {MOST_GENERATED:,}")
+    parser.add_argument("--num", type=int, help=f"images to generate; default: the number of real ones, at most {MOST_GENERATED:,}")
     parser.add_argument("--real", type=int, help=f"real images to compare with; default: all, at most {MOST_REAL:,}")
     parser.add_argument("--solver", type=str, choices=sorted(FIXED_STEP), default="ab2", metavar="NAME", help="solver of both: %(choices)s")
     parser.add_argument("--steps", type=int, default=8, help="steps of the solver")

@@ -3,9 +3,9 @@
 Samples of |psi|^2 at t = 0 that training has not seen are simulated along the action; at each of 10 later times they are compared with
 independent Metropolis samples of |psi|^2 there, by the unbiased MMD^2 with the kernel 3 exp(-1e-4 |x - y|^2) (three equal terms, as
 published with Action Matching, arXiv 2210.06662). Baselines: samples that are not moved; independent samples, the floor that the estimate's
-noise sets; annealed Langevin dynamics, which follows the density with as many scores as the action was evaluated (x1) or ten times as many
-(x10), with the true score, and with one learned by sliced score matching (arXiv 1905.07088) from the same training samples. The size of
-Langevin steps is the best of several, chosen by the result itself.
+noise sets; annealed Langevin dynamics, which follows the density by evaluating a score: the action's number of evaluations (x1) or ten
+times that (x10), with the true score, and with one learned by sliced score matching (arXiv 1905.07088) from the same training samples. The
+size of Langevin steps is the best of several, chosen by the result itself.
 
 Published: Action Matching (5.66 +- 3.06)e-4, Langevin 3.6e-3 with the true score and 4.7e-2 with a learned one. Takes 10 minutes on one
 core, training aside.

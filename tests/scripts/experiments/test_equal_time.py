@@ -195,7 +195,7 @@ def test_training_lowers_the_loss_and_sees_the_same_images(name: str, constant: 
 
 
 def test_steps_are_those_of_amgen_train(constant: Config, digits: ImageDataset, tmp_path: Path) -> None:
-    """At a constant learning rate the clock changes nothing: six steps lead to the weights of a run of as many images, bit for bit."""
+    """At a constant learning rate the clock changes nothing: six steps lead to the weights of a run of six steps, bit for bit."""
     train(constant, tmp_path / "run")
     training = Training(ActionMatching(constant), constant, digits, constant.training.learning_rate, seconds=100, clock=Ticks())
     training.warm_up()

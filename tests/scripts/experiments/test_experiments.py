@@ -41,6 +41,7 @@ TINY_MLP = [
     "training.log_every=32",
     "training.sample_every=0",
 ]
+ONE_STEP = ["training.images=16", "training.warmup_images=0", "training.log_every=16", "training.sample_every=0"]
 FEW = ["data.particles=60", "data.snapshots=4"]
 
 
@@ -204,7 +205,7 @@ def test_weighted_means() -> None:
 def test_complete_images(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Samples of an image differ where it was painted, and in nothing else."""
     run = tmp_path / "run"
-    train(config.load("digits", [*TINY, "path.kind=in-painting", "path.region=box"]), run)
+    train(config.load("digits", [*TINY, *ONE_STEP, "path.kind=in-painting", "path.region=box"]), run)
     capsys.readouterr()
     (rows,) = tables_of(complete_images.main, [run, "--num", "12", "--samples", "2", "--grid", tmp_path / "grid.png"], capsys)
     assert [row[0] for row in rows][:2] == ["one sample", "mean of 2 samples"]
@@ -246,7 +247,7 @@ def test_compare_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_couplings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("AMGEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(couplings, "SOLVERS", (("midpoint", 3),))
-    changes = sets([option for option in TINY if not option.startswith("coupling")])
+    changes = sets([*(option for option in TINY if not option.startswith("coupling")), *ONE_STEP])
     (rows,) = tables_of(couplings.main, ["--runs", tmp_path, "--num", "16", "--seeds", "0", "1", *changes], capsys)
     assert [row[:4] for row in rows] == [["ot", "midpoint", "3", "6"], ["independent", "midpoint", "3", "6"]]
     assert all(" ± " in row[4] for row in rows)

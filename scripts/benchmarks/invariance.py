@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from timing import new_parser, parse, print_conditions, print_table, progress, script
+from timing import counted, new_parser, parse, print_conditions, print_table, progress, script
 from torch import Tensor
 
 from amgen import config
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     worst = {precision: largest(rows.values(), precision) for precision in PRECISIONS}
     print_conditions(
         options,
-        f"digits, batch 64, {options.steps} steps of Adam, dropout 0.2",
+        f"digits, batch 64, {counted(options.steps, 'step')} of Adam, dropout 0.2",
         f"at most {worst['fp32']:.1e} in single precision (tolerance {options.single:.0e}), {worst['fp64']:.1e} in double "
         f"(tolerance {DOUBLE:.0e})",
     )

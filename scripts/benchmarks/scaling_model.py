@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from timing import in_turn, new_parser, parse, print_conditions, print_table, script, seconds
+from timing import counted, in_turn, new_parser, parse, print_conditions, print_table, script, seconds
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -117,7 +117,7 @@ def check(options: argparse.Namespace) -> None:
     )
     print_conditions(
         options,
-        f"{options.preset}, {options.batch} images on each of 2 processes",
+        f"{options.preset}, {counted(options.batch, 'image')} on each of 2 processes",
         f"links {link.bandwidth / 1e6:,.0f} MB/s and {1e6 * link.latency:,.0f} us, gradients {found['bytes'] / 1e6:.3g} MB",
     )
 

@@ -96,7 +96,7 @@ def all_works(settings: Config, batch: int, device: torch.device, options: argpa
     """Return the work to be timed, by name."""
     torch.manual_seed(0)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    action, path = build_action(settings).to(device, memory_format=layout), build_path(settings)
+    action, path = build_action(settings).to(device).to(memory_format=layout), build_path(settings)
     for parameter in action.parameters():
         if parameter.dim() == 4:  # the layers that start at zero would make it too easy
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
@@ -192,6 +192,7 @@ def marginal(action: Action, sample: PathSample) -> Tensor:
     """The paper's loss, by PyTorch alone: an evaluation for each of its three terms."""
     t, x = sample.t.detach().requires_grad_(), sample.x.detach().requires_grad_()
     in_t, in_x = torch.autograd.grad(action(t, x).sum(), (t, x), create_graph=True)
+    assert sample.boundary is not None
     start = action(torch.zeros_like(sample.t), sample.boundary.start)
     end = action(torch.ones_like(sample.t), sample.boundary.end)
     return (start - end + 0.5 * in_x.square().flatten(1).sum(dim=1) + in_t).mean()

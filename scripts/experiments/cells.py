@@ -159,7 +159,7 @@ def measure(cloud: Cloud, cells: Snapshots, time: float) -> Row:
 
 def average(rows: Sequence[Row]) -> Row:
     """Return the means of rows; standard errors are those over the rows, or follow from the errors that the rows have."""
-    result = {}
+    result: Row = {}
     for name in METRICS:
         mean, error = mean_and_error([row[name] for row in rows])
         errors = [row[f"{name} error"] for row in rows if f"{name} error" in row]

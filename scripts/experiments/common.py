@@ -6,6 +6,7 @@ tables.
 
 import argparse
 import functools
+import inspect
 import os
 import platform
 import shlex
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ LINES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "x", "D", "+")
 """Styles that can be told apart in gray."""
 
-Main = Callable[[Sequence[str] | None], Any]
+P = ParamSpec("P")
 
 
 class Help(argparse.RawDescriptionHelpFormatter, argparse.MetavarTypeHelpFormatter):
@@ -73,15 +74,15 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     return options
 
 
-def script(main: Main) -> Main:
-    """Let errors of amgen end a script with one line on stderr and their exit code."""
+def script(main: Callable[P, None]) -> Callable[P, None]:
+    """Let errors of amgen end a script, whose `main` this decorates, with one line on stderr and their exit code."""
 
     @functools.wraps(main)
-    def wrapped(arguments: Sequence[str] | None = None) -> Any:
+    def wrapped(*arguments: P.args, **options: P.kwargs) -> None:
         try:
-            return main(arguments)
+            main(*arguments, **options)
         except AmgenError as error:
-            print(f"{_name(main.__code__.co_filename)}: {error}", file=sys.stderr)
+            print(f"{_name(inspect.getfile(main))}: {error}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
 
     return wrapped

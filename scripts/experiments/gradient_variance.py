@@ -8,7 +8,7 @@ batches. The variance is that of the gradient of one batch, summed over all para
 from collections.abc import Sequence
 
 import torch
-from common import new_parser, parse, print_conditions, print_table, progress, script
+from common import counted, new_parser, parse, print_conditions, print_table, progress, script
 from torch import Tensor
 
 from amgen import config
@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             progress(", ".join(map(str, rows[-1])))
     print_table(["path", "frequencies up to, rad", "variance, conditional", "variance, marginal", "ratio"], rows)
     print_conditions(
-        options, f"digits, batches of {BATCH}, over {options.batches} batches after {options.steps} steps", "weight 1-t", "seed 0"
+        options,
+        f"digits, batches of {BATCH}, over {options.batches} batches, after {counted(options.steps, 'step')} of training",
+        "weight 1-t",
+        "seed 0",
     )
 
 
@@ -51,7 +54,7 @@ def measure(path_kind: str, frequency: float, steps: int, batches: int) -> tuple
     action, path = build_action(options), build_path(options)
     weight = TimeWeight(TIME_WEIGHTS["1-t"])
     conditional, marginal = ConditionalLoss(action, path, weight=weight), MarginalLoss(action, path, weight=weight)
-    stream, times = TrainingStream(open_dataset(options.data), seed=0), StratifiedTimes()
+    stream, times = TrainingStream(open_dataset(options.images), seed=0), StratifiedTimes()
 
     def sample(step: int) -> PathSample:
         batch = stream.__getitems__(range(BATCH * step, BATCH * (step + 1)))
@@ -69,9 +72,9 @@ def measure(path_kind: str, frequency: float, steps: int, batches: int) -> tuple
     return total_variance(conditional, samples, parameters), total_variance(marginal, samples, parameters)
 
 
-def total_variance(loss: ActionMatchingLoss, samples: list[PathSample], parameters: list[Tensor]) -> float:
+def total_variance(loss: ActionMatchingLoss, samples: Sequence[PathSample], parameters: Sequence[Tensor]) -> float:
     """Return the variance over batches of the gradient, summed over its entries."""
-    total, squares = 0.0, 0.0
+    total = squares = torch.zeros((), dtype=torch.float64)
     for sample in samples:
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss(sample).loss.mean(), parameters)]).double()
         total, squares = total + gradient, squares + gradient.square()

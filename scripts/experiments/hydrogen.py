@@ -200,7 +200,7 @@ def learn_score(settings: Config, samples: int, batch: int = 500) -> Score:
 
 def sliced_loss(network: nn.Module, t: Tensor, x: Tensor, directions: Tensor) -> Tensor:
     """Return the mean of 1/2 |f|^2 + e . df/dx e over the batch, e being random directions."""
-    value, change = jvp(lambda point: network(t, point), (x,), (directions,))
+    value, change = jvp(lambda point: network(t, point), (x,), (directions,))[:2]
     return (0.5 * value.square().sum(dim=1) + (directions * change).sum(dim=1)).mean()
 
 

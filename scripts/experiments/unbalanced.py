@@ -109,7 +109,7 @@ def cells_of(row: dict[str, Any]) -> list[str]:
     return [in_words(row["shares"]), *numbers]
 
 
-def in_words(shares: Sequence[float]) -> str:
+def in_words(shares: Sequence[float] | np.ndarray) -> str:
     """Return shares in words."""
     return " ".join(f"{share:.3f}" for share in shares)
 

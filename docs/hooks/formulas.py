@@ -1,0 +1,30 @@
+"""Turn the formulas of a page into MathML while the site is built, so that a browser shows them without a script or the network.
+
+`pymdownx.arithmatex` marks formulas in the Markdown, `$...$` and `$$...$$`; `latex2mathml` converts them.
+"""
+
+import html
+import re
+
+from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
+
+MARKED = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
+
+
+def on_page_content(content: str, page: object, **_: object) -> str:
+    """Replace every marked formula of a page's HTML."""
+    return MARKED.sub(lambda found: formula(html.unescape(found[2]).strip(), found[1] == "div", page), content)
+
+
+def formula(latex: str, display: bool, page: object) -> str:
+    """Return MathML.
+
+    Raises:
+        PluginError: for a command that the converter does not know; it would leave the command as text.
+    """
+    markup = convert(latex, display="block" if display else "inline")
+    if unknown := re.search(r"\\[a-zA-Z]+", markup):
+        raise PluginError(f"{page}: the formula {latex!r} has the unknown command {unknown[0]}")
+    # A wide formula scrolls by itself instead of widening the page.
+    return f'<div class="formula">{markup}</div>' if display else markup

@@ -10,6 +10,14 @@ from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 
 MARKED = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
+LONG = 60
+"""Characters of LaTeX from which a formula in the text may be wider than a narrow page."""
+SPACING = {
+    "<mo>&#x0002F;</mo>": '<mo lspace="0" rspace="0">/</mo>',
+    "<mi>log</mi>": '<mi>log</mi><mspace width="0.167em" />',
+    "<mo>&#x02207;</mo>": '<mo lspace="0" rspace="0">&#x02207;</mo>',
+}
+"""What the converter leaves too wide or too tight."""
 
 
 def on_page_content(content: str, page: object, **_: object) -> str:
@@ -23,8 +31,13 @@ def formula(latex: str, display: bool, page: object) -> str:
     Raises:
         PluginError: for a command that the converter does not know; it would leave the command as text.
     """
-    markup = convert(latex, display="block" if display else "inline")
+    paired = latex.replace(r"\lvert", r"\left\lvert ").replace(r"\rvert", r"\right\rvert ")
+    markup = convert(paired, display="block" if display else "inline")
+    for plain, spaced in SPACING.items():
+        markup = markup.replace(plain, spaced)
     if unknown := re.search(r"\\[a-zA-Z]+", markup):
         raise PluginError(f"{page}: the formula {latex!r} has the unknown command {unknown[0]}")
     # A wide formula scrolls by itself instead of widening the page.
-    return f'<div class="formula">{markup}</div>' if display else markup
+    if display:
+        return f'<div class="formula">{markup}</div>'
+    return f'<span class="formula">{markup}</span>' if len(latex) > LONG else markup

@@ -8,6 +8,6 @@ source scripts/environment.sh
 install_amgen '.[docs]'
 export NO_MKDOCS_2_WARNING=1
 if [ "${1:-}" = --check ]; then
-    exec python -m mkdocs build --strict --quiet
+    exec python -m mkdocs build --strict
 fi
 exec python -m mkdocs serve "$@"

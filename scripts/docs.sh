@@ -10,4 +10,4 @@ export NO_MKDOCS_2_WARNING=1
 if [ "${1:-}" = --check ]; then
     exec python -m mkdocs build --strict
 fi
-exec python -m mkdocs serve "$@"
+exec python -m mkdocs serve --no-strict "$@"

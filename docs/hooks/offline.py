@@ -4,7 +4,10 @@ import re
 
 from mkdocs.exceptions import PluginError
 
-FETCH = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*>")
+FETCH = re.compile(
+    r"<(?:(?:script|img|iframe|source)\b[^>]*\bsrc|link\b(?=[^>]*\brel=[\"']?(?:stylesheet|icon|preload|preconnect))[^>]*\bhref)"
+    r"\s*=\s*[\"']?(?:https?:)?//[^>]*>"
+)
 
 
 def on_post_page(output: str, page: object, **_: object) -> str:

@@ -1,4 +1,4 @@
-"""Entry point: the Typer application and the one place where errors become a line and an exit code."""
+"""Entry point: the Typer application, and the one place where an error becomes a line and an exit code."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ app.command("presets")(schema.presets)
 app.command("config")(schema.config)
 
 PATIENCE = 5.0
-"""Seconds that a process waits before it prints an error which the first one may be about to print as well."""
+"""Seconds that a process waits before it prints an error that the first process may print as well."""
 
 
 @app.callback(invoke_without_command=True)
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 done, 1 the computation failed, 2 a mistake in the input or the environment, 75 stopped by a signal and saved, 76 another
-    process of the command is lost, 130 interrupted at once.
+    process of the command is lost, 130 interrupted at once, 141 done, but nobody read the output to its end.
     """
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     try:
         terminal.prepare()
@@ -58,13 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         terminal.complain(str(error))
         sys.exit(error.exit_code)
     code = run(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(code if terminal.finish() else code or 2)
+    lost = terminal.finish()
+    sys.exit(code or lost)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
-    from amgen.errors import AmgenError, PeerLost
-    from amgen.launch import world_size
+    from amgen.core.errors import AmgenError, PeerLost
+    from amgen.core.launch import world_size
 
     command = typer.main.get_command(app)
     try:
@@ -96,21 +97,21 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception) -> tuple[str, int] | None:
-    """Return a line and an exit code for an exception that says enough by itself; None for a mistake of amgen's own."""
-    from amgen.errors import PeerLost, out_of_memory, short
-    from amgen.launch import rank, world_size
-    from amgen.wording import first_error
+    """Return a line and an exit code for an exception that a user can understand; None for a bug of amgen, whose traceback is needed."""
+    from amgen.config.wording import first_error
+    from amgen.core.errors import PeerLost, out_of_memory, short
+    from amgen.core.launch import rank, world_size
 
-    # Typer's own usage errors; their class moved between releases, what they can do did not.
+    # Typer's own usage errors; their class moved between releases, their methods did not.
     if hasattr(error, "format_message"):
         path = getattr(getattr(error, "ctx", None), "command_path", "amgen")
         if (problem := first_error(error.__cause__)) and hasattr(error, "message"):
             error.message = problem
         return f"{' '.join(error.format_message().split())} (see {path} --help)", 2
     if isinstance(error, RuntimeError) and "torch" in sys.modules and world_size() > 1:
-        from amgen.processes import lost, of_a_peer
+        from amgen.core.processes import lost, of_a_peer
 
-        if of_a_peer(error):  # where no operation of `Processes` is at fault, such as before they have met
+        if of_a_peer(error):  # outside of the operations of `Processes`, such as before the processes have met
             return str(lost(error, world_size(), rank())), PeerLost.exit_code
     if out_of_memory(error):
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
@@ -132,18 +133,18 @@ def _explain(error: Exception) -> tuple[str, int] | None:
 
 
 def _report(message: str, collective: bool = False, certain: bool = False) -> None:
-    """Print an error once, though each process of a torchrun may meet it.
+    """Print an error once, although every process of a torchrun may have it.
 
-    Where one process fails, torchrun ends the others. So the first one speaks at once, and the others give it time: they only come to speak
-    where it is well.
+    If one process fails, torchrun ends the others. So the first process prints at once. The others wait before they print: torchrun ends
+    them in this time if the first one has failed as well.
 
     Args:
         message: what went wrong.
-        collective: whether all processes certainly meet it, so that the first one's line is enough.
-        certain: whether the others certainly do not.
+        collective: whether all processes have the error, so that the line of the first one is enough.
+        certain: whether this process alone has the error.
     """
-    from amgen.errors import UserError
-    from amgen.launch import rank
+    from amgen.core.errors import UserError
+    from amgen.core.launch import rank
 
     try:
         first = rank() == 0
@@ -157,11 +158,11 @@ def _report(message: str, collective: bool = False, certain: bool = False) -> No
 
 
 def _leave(quietly: bool = False) -> None:
-    """Part from the other processes of a torchrun; torch is not loaded for it."""
-    from amgen.errors import PeerLost
+    """Leave the process group of a torchrun. Torch is not loaded for it."""
+    from amgen.core.errors import PeerLost
 
     if "torch" in sys.modules:
-        from amgen.processes import leave
+        from amgen.core.processes import leave
 
         try:
             leave()

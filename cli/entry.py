@@ -1,10 +1,10 @@
-"""Where the `amgen` command starts: nothing is imported before interrupts are met with a line."""
+"""Start of the `amgen` command: an interrupt prints a line instead of a traceback, even during the first import."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line and exit, see `amgen_cli.app.main`."""
+    """Run the command line and exit; see `amgen_cli.app.main`."""
     try:
         from .app import main as run
 

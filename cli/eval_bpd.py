@@ -1,39 +1,33 @@
 """amgen eval-bpd."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import (
-    BatchSize,
-    Convert,
-    Debug,
-    Device,
-    Ema,
-    Raw,
-    Resize,
-    Rho,
+    AccurateSolverOptions,
+    Json,
+    PreparationOptions,
     Run,
+    RuntimeOptions,
     Seed,
-    Solver,
-    StepGrid,
-    Steps,
-    number_or_word,
-    positive,
+    WeightsOptions,
+    check_outputs,
+    check_positive,
+    grouped,
 )
 
-DEFAULT_TOLERANCE = 1e-5
 
-
+@grouped
 def eval_bpd(
     run: Run,
+    *,
     num: Annotated[
         int | None,
         typer.Option(
             "--num",
             "-n",
-            help="Images to measure, drawn from the data by the seed. Default: all, at most 1,000. (Under torchrun write -n.)",
+            help="Number of images to measure, chosen by the seed. Default: all, at most 1,000. (Under torchrun write -n.)",
             show_default=False,
         ),
     ] = None,
@@ -41,70 +35,45 @@ def eval_bpd(
         str | None,
         typer.Option(help="Images to measure, such as a test set. Default: the training images.", show_default=False),
     ] = None,
-    resize: Resize = None,
-    convert: Convert = None,
     probes: Annotated[
         int | None, typer.Option(help="Random signs for each image that estimate the divergence. Default: 4.", show_default=False)
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compute the divergence exactly, one product for each dimension: for small images.")
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for the report. Default: in the run's eval/.", show_default=False)
-    ] = None,
-    solver: Solver = "dopri5",
-    steps: Steps = None,
-    step_grid: StepGrid = None,
-    rho: Rho = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help=f"Tolerance of an adaptive solver. Default: {DEFAULT_TOLERANCE:g}.", show_default=False)
-    ] = None,
+    json_file: Json = None,
     seed: Seed = 0,
-    batch_size: BatchSize = None,
-    ema: Ema = None,
-    raw: Raw = False,
-    device: Device = "auto",
-    debug: Debug = False,
+    solver: AccurateSolverOptions,
+    preparation: PreparationOptions,
+    weights: WeightsOptions,
+    runtime: RuntimeOptions,
 ) -> None:
     """Measure the likelihood that a model gives to images, in bits per dimension. Under torchrun the processes share the work."""
-    from amgen import checks, config
-    from amgen.errors import UserError
-    from amgen.evaluation import names
-    from amgen.files import check_output
+    from amgen.core import checks
+    from amgen.core.errors import UserError
 
-    # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
-    for option, count in (("--num", num), ("--probes", probes)):
-        if count is not None:
-            positive(option, count)
+    # Options are checked before torch is loaded, which takes seconds.
+    check_positive({"--num": num, "--probes": probes})
     if exact and probes is not None:
         raise UserError(f"--exact needs no --probes {probes}: leave one out")
-    changes = {
-        "solver": solver,
-        "steps": steps,
-        "step_grid": step_grid,
-        "rho": rho,
-        "tolerance": tolerance,
-        "batch_size": number_or_word(batch_size),
-    }
-    names.check_settings(changes)
-    preparation = {"path": data, "resize": resize, "convert": convert}
-    config.change(config.DataConfig(), preparation)
+    solver.check()
+    preparation.check()
     checks.check_run(run)
-    check_output("--json", json_file)
+    check_outputs({"--json": json_file})
 
+    from amgen.core.processes import Processes
     from amgen.evaluation.likelihood import DEFAULT_PROBES, evaluate, ode_options
-    from amgen.evaluation.report import keep
-    from amgen.processes import Processes
-    from amgen.sampling import load
+    from amgen.evaluation.report import save_report
 
-    processes = Processes.join(device)
-    model = load(run, ema, raw, processes.device)
-    options = ode_options(model, {**changes, "tolerance": tolerance or DEFAULT_TOLERANCE})
-    names.check_settings(changes, run=model.config.sampling)
-    report = evaluate(model, options, num, seed, 0 if exact else probes or DEFAULT_PROBES, preparation, processes)
+    processes = Processes.join(runtime.device)
+    model = weights.load(run, processes.device)
+    options = ode_options(model, solver.changes())
+    solver.check(model=model)
+    images = {"path": data, **preparation.changes()}
+    report = evaluate(model, options, num, seed, 0 if exact else probes or DEFAULT_PROBES, images, processes)
     if processes.main:
         try:
-            print(keep([report], model.run / "eval", json_file))
-        finally:  # whatever cannot be written, the figures are told
+            print(save_report([report], model.run / "eval", json_file))
+        finally:  # the result is printed even if no file can be written
             print("\n".join(report.lines()))
     processes.wait()

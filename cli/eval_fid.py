@@ -1,201 +1,264 @@
 """amgen eval-fid."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .options import (
     FEWER,
-    BatchSize,
     ConditionData,
-    Convert,
-    Debug,
-    Device,
-    Ema,
-    Guidance,
+    FeatureOptions,
+    Json,
     Label,
-    NoiseLevel,
-    Raw,
-    Resize,
-    Rho,
+    PreparationOptions,
     Run,
+    RuntimeOptions,
+    SamplerOptions,
     Seed,
-    Solver,
-    StepGrid,
-    Steps,
-    Tolerance,
-    number_or_word,
-    positive,
+    WeightsOptions,
+    check_outputs,
+    check_positive,
+    grouped,
 )
 
+if TYPE_CHECKING:
+    from amgen.config import SamplingConfig
+    from amgen.core.processes import Processes
+    from amgen.evaluation.evaluator import Evaluator
+    from amgen.evaluation.report import Evaluation
+    from amgen.sampling import Model, Request
 
-def eval_fid(
-    run: Run,
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """The metrics and the number of images."""
+
     num: Annotated[
         int | None,
-        typer.Option("--num", "-n", help="Images to generate. Default: as many as real ones, at most 10,000.", show_default=False),
-    ] = None,
-    features: Annotated[
-        str, typer.Option(help="inception (FID), efficientnet-lite0, digits, pixels, or a function of your own as module:callable.")
-    ] = "inception",
-    weights: Annotated[
-        Path | None, typer.Option(help="File with the weights of the features, where they are not installed.", show_default=False)
-    ] = None,
-    metrics: Annotated[str, typer.Option(help="Some of fid,kid,is,prc,nearest (prc: precision and recall), or all.")] = "fid",
-    kid_subsets: Annotated[int, typer.Option(help="Random subsets that KID is averaged over.")] = 100,
-    kid_subset_size: Annotated[int, typer.Option(help="Images in each of them.")] = 1_000,
+        typer.Option(
+            "--num", "-n", help="Number of images to generate. Default: as many as real ones, at most 10,000.", show_default=False
+        ),
+    ] = None
+    metrics: Annotated[str, typer.Option(help="Some of fid,kid,is,prc,nearest (prc: precision and recall), or all.")] = "fid"
+    kid_subsets: Annotated[int, typer.Option(help="Random subsets that KID is averaged over.")] = 100
+    kid_subset_size: Annotated[int, typer.Option(help="Images in each random subset.")] = 1_000
+
+    def check(self, real: int | None) -> None:
+        """Refuse metrics that do not exist, and numbers of images that are too small for them."""
+        from amgen.evaluation import arguments
+
+        check_positive({"--num": self.num, "--kid-subsets": self.kid_subsets, "--kid-subset-size": self.kid_subset_size})
+        wanted = () if self.metrics == "all" else arguments.parse_metrics(self.metrics)
+        if self.num is not None:
+            arguments.check_counts(wanted, self.num, real, self.kid_subset_size)
+
+
+@dataclass(frozen=True)
+class RealImageOptions:
+    """The real images."""
+
     data: Annotated[
         str | None,
         typer.Option(help="Real images to compare with, or an .npz of their statistics. Default: the training images.", show_default=False),
-    ] = None,
-    real: Annotated[int | None, typer.Option(help="How many of the real images to take. Default: all.", show_default=False)] = None,
-    resize: Resize = None,
-    convert: Convert = None,
+    ] = None
+    real: Annotated[int | None, typer.Option(help="Number of real images to take. Default: all.", show_default=False)] = None
     held_out: Annotated[
         str | None,
         typer.Option(help="Real images that the model was not trained on, for the metric nearest.", show_default=False),
-    ] = None,
-    cache: Annotated[bool, typer.Option(help="Keep the features of real images in the user's cache folder or $AMGEN_CACHE.")] = True,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for the report. Default: in the run's eval/.", show_default=False)
-    ] = None,
+    ] = None
+    cache: Annotated[bool, typer.Option(help="Keep the features of real images in the user's cache folder or $AMGEN_CACHE.")] = True
+
+    def check(self, preparation: PreparationOptions) -> None:
+        """Refuse a preparation of images beside statistics, whose images are prepared already."""
+        from amgen.evaluation import arguments
+
+        check_positive({"--real": self.real})
+        if self.data is not None and self.data.endswith(".npz") and self.held_out is None:
+            arguments.check_unprepared(self.data, preparation.changes())
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Settings and checkpoints that are evaluated in turn."""
+
     sweep: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=A,B", help="Evaluate every combination of sampling settings; may be repeated.", show_default=False),
-    ] = None,
+        typer.Option(metavar="KEY=A,B", help="Evaluate every combination of sampling settings. Repeatable.", show_default=False),
+    ] = None
     checkpoints: Annotated[
         str | None, typer.Option(help="Evaluate several checkpoints: all, or steps such as 100,200.", show_default=False)
-    ] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="File for a table of all evaluations.", show_default=False)] = None,
+    ] = None
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """Return the settings of each evaluation of a checkpoint."""
+        from amgen.evaluation import arguments
+
+        return arguments.parse_sweep(self.sweep or [])
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The files that are written."""
+
+    json_file: Json = None
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="File for a table of all evaluations.", show_default=False)] = None
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Plot of the first figure over the NFE or the images trained on (needs matplotlib: pip install 'amgen\\[plots]').",
+            help="Plot of the first score over the NFE or the images trained on (needs matplotlib: pip install 'amgen\\[plots]').",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     neighbours: Annotated[
         Path | None,
-        typer.Option(help="Picture of generated images above the training images nearest to them (metric nearest).", show_default=False),
-    ] = None,
-    solver: Solver = None,
-    steps: Steps = None,
-    step_grid: StepGrid = None,
-    rho: Rho = None,
-    tolerance: Tolerance = None,
-    noise_level: NoiseLevel = None,
+        typer.Option(help="Grid of generated images above the training images nearest to them (metric nearest).", show_default=False),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse names of files that do not exist."""
+        from amgen.core import checks
+
+        checks.check_plot("--plot", self.plot)
+        checks.check_image_file("--neighbours", self.neighbours)
+
+    def check_places(self) -> None:
+        """Refuse files that cannot be written."""
+        check_outputs({"--json": self.json_file, "--csv": self.csv_file, "--plot": self.plot, "--neighbours": self.neighbours})
+
+
+@grouped
+def eval_fid(
+    run: Run,
+    *,
+    scores: ScoreOptions,
+    features: FeatureOptions,
+    real: RealImageOptions,
+    sweep: SweepOptions,
+    reports: ReportOptions,
     seed: Seed = 0,
     label: Label = None,
-    guidance: Guidance = None,
     condition_data: ConditionData = None,
-    batch_size: BatchSize = None,
-    ema: Ema = None,
-    raw: Raw = False,
-    device: Device = "auto",
-    debug: Debug = False,
+    sampler: SamplerOptions,
+    preparation: PreparationOptions,
+    weights: WeightsOptions,
+    runtime: RuntimeOptions,
 ) -> None:
     """Score a trained model: distances of generated from real images, with their errors, beside that of real from real.
 
     Under torchrun the processes share the work.
     """
-    from amgen import checks, config
-    from amgen.evaluation import names
-    from amgen.files import check_output
+    from amgen.core import checks
 
-    # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
-    for option, value in {"--num": num, "--kid-subsets": kid_subsets, "--kid-subset-size": kid_subset_size, "--real": real}.items():
-        if value is not None:
-            positive(option, value)
-    changes = {
-        "solver": solver,
-        "steps": steps,
-        "step_grid": step_grid,
-        "rho": rho,
-        "tolerance": tolerance,
-        "batch_size": number_or_word(batch_size),
-        "guidance": guidance,
-        "noise_level": noise_level,
-    }
-    combinations = names.sweep(sweep or [])
-    names.check_settings(changes, combinations)
-    preparation = {"resize": resize, "convert": convert}
-    config.change(config.DataConfig(), preparation)
-    if data is not None and data.endswith(".npz") and held_out is None:
-        names.check_unprepared(data, preparation)
-    names.check_features(features)
-    wanted = () if metrics == "all" else names.metrics(metrics)
-    if num is not None:
-        names.check_counts(wanted, num, real, kid_subset_size)
-    checks.check_plot("--plot", plot)
-    checks.check_picture("--neighbours", neighbours)
+    # Options are checked before torch is loaded, which takes seconds.
+    combinations = sweep.combinations()
+    sampler.check(combinations)
+    preparation.check()
+    real.check(preparation)
+    features.check()
+    scores.check(real.real)
+    reports.check()
     checks.check_run(run)
-    for option, file in {"--json": json_file, "--csv": csv_file, "--plot": plot, "--neighbours": neighbours}.items():
-        check_output(option, file)
+    reports.check_places()
 
+    from amgen.core.processes import Processes
     from amgen.evaluation import sweep as sweeps
-    from amgen.evaluation.evaluate import Choices, Evaluator, check_pairs, chosen_metrics, save_pairs
-    from amgen.evaluation.features import make_extractor
-    from amgen.evaluation.reference import open_reference
-    from amgen.evaluation.report import keep, table
-    from amgen.kinds import Unbalanced
-    from amgen.labels import class_names, find_label
-    from amgen.processes import Processes
-    from amgen.sampling import Request, load, prepare, start_images
+    from amgen.evaluation.neighbours import check_neighbours
+    from amgen.model.classes import find_label
+    from amgen.sampling import Request, initial_state, start_images
 
-    processes = Processes.join(device)
-    folders = sweeps.chosen_checkpoints(run, checkpoints)
-    model = load(folders[-1], ema, raw, processes.device)
-    options = model.options(changes)
-    names.check_settings(changes, combinations, model.config.sampling)
-    for combination in combinations:
-        model.options({**changes, **combination})
-    number = find_label(model.config, label)
-    request = Request(seed, number, images=start_images(model, condition_data, print if processes.main else None, preparation))
-    prepare(model, [0], request)  # which refuses what does not fit the model
+    processes = Processes.join(runtime.device)
+    folders = sweeps.select_checkpoints(run, sweep.checkpoints)
+    model, changes = weights.load(folders[-1], processes.device), sampler.changes()
+    sampler.check(combinations, model)
+    options = [model.options({**changes, **combination}) for combination in combinations]
+    images = start_images(model, condition_data, print if processes.main else None, preparation.changes())
+    request = Request(seed, find_label(model.config, label), images)
+    initial_state(model, options[0], [0], request)  # refuses what does not fit the model
+    evaluator = _evaluator(model, scores, features, real, preparation, request.label, options[0].batch_size, processes)
+    if reports.neighbours is not None:
+        check_neighbours(reports.neighbours, evaluator.metric_options.metrics, evaluator.reference)
+    evaluations, settings = sweeps.evaluate_all(evaluator, folders, combinations, changes, scores.num, request, (weights.ema, weights.raw))
+    if processes.main:
+        _report(evaluations, settings, reports, evaluator, model, options[-1], request)
+
+
+def _evaluator(
+    model: "Model",
+    scores: ScoreOptions,
+    features: FeatureOptions,
+    real: RealImageOptions,
+    preparation: PreparationOptions,
+    label: int | None,
+    batch_size: int | str,
+    processes: "Processes",
+) -> "Evaluator":
+    """Open the real images, extract their features, and return an evaluator that compares models with them."""
+    from amgen import config
+    from amgen.dynamics import Unbalanced
+    from amgen.evaluation.evaluator import Evaluator
+    from amgen.evaluation.metric_options import MetricOptions, select_metrics
+    from amgen.evaluation.reference import open_reference
+    from amgen.model.classes import class_names
+
     channels, size, _ = model.config.image_shape
-    extractor = make_extractor(features, channels, size, weights, model.device)
-    together = {} if options.batch_size == "auto" else {"batch_size": options.batch_size}
-    prepared, classes = config.change(model.config.images, preparation), model.config.action.classes
-    opened = [
-        open_reference(
-            path,
-            prepared,
-            extractor,
-            processes,
-            count,
-            cache=cache,
-            label=number,
-            classes=classes,
-            advice=advice,
-            names=class_names(model.config),
-            say=print,
-            **together,
-        )
-        for path, count, advice in [(data, real, FEWER)] + ([(held_out, None, "")] if held_out is not None else [])
-    ]
-    choices = Choices(chosen_metrics(metrics, extractor, opened[0], isinstance(model.kind, Unbalanced)), kid_subsets, kid_subset_size)
-    if neighbours is not None:
-        check_pairs(neighbours, choices, opened[0])
-    evaluator = Evaluator(extractor, opened[0], choices, processes, *opened[1:])
-    evaluations, settings = sweeps.evaluate_all(evaluator, folders, combinations, changes, num, request, (ema, raw))
-    if not processes.main:
-        return
+    extractor = features.extractor(channels, size, model.device)
+    prepared = config.change(model.config.images, preparation.changes())
+    shared: dict[str, Any] = {
+        "cache": real.cache,
+        "label": label,
+        "classes": model.config.action.classes,
+        "class_names": class_names(model.config),
+        "say": print,
+        **({} if batch_size == "auto" else {"batch_size": batch_size}),
+    }
+    reference = open_reference(real.data, prepared, extractor, processes, real.real, advice=FEWER, **shared)
+    held_out = None if real.held_out is None else open_reference(real.held_out, prepared, extractor, processes, **shared)
+    metrics = select_metrics(scores.metrics, extractor, reference, isinstance(model.dynamics, Unbalanced))
+    options = MetricOptions(metrics, scores.kid_subsets, scores.kid_subset_size)
+    return Evaluator(extractor, reference, options, processes, held_out)
+
+
+def _report(
+    evaluations: "list[Evaluation]",
+    settings: Sequence[Mapping[str, Any]],
+    reports: ReportOptions,
+    evaluator: "Evaluator",
+    model: "Model",
+    options: "SamplingConfig",
+    request: "Request",
+) -> None:
+    """Write the files, and print the scores even if a file cannot be written.
+
+    Args:
+        evaluations: the evaluations.
+        settings: the settings that distinguish each of them.
+        reports: the files.
+        evaluator: the evaluator that made the evaluations.
+        model: the last model that was evaluated.
+        options: its sampling settings in the last evaluation.
+        request: the request that was generated.
+    """
+    from amgen.evaluation import sweep as sweeps
+    from amgen.evaluation.neighbours import save_neighbours
+    from amgen.evaluation.report import save_report, table
+
     rows = table(evaluations, settings)
     try:
-        print(keep(evaluations, model.run / "eval", json_file))
-        if csv_file is not None:
-            sweeps.write_csv(csv_file, rows)
-            print(f"wrote {csv_file}")
-        if plot is not None:
-            sweeps.save_plot(plot, evaluations, settings)
-            print(f"wrote {plot}")
-        if neighbours is not None:
-            last = model.options({**changes, **combinations[-1]})
-            save_pairs(neighbours, model, last, sweeps.request_of(request, last), evaluations[-1], opened[0])
-            print(f"wrote {neighbours}")
-    finally:  # whatever cannot be written, the figures are told
+        print(save_report(evaluations, model.run / "eval", reports.json_file))
+        if reports.csv_file is not None:
+            sweeps.write_csv(reports.csv_file, rows)
+            print(f"wrote {reports.csv_file}")
+        if reports.plot is not None:
+            sweeps.save_plot(reports.plot, evaluations, settings)
+            print(f"wrote {reports.plot}")
+        if reports.neighbours is not None:
+            save_neighbours(reports.neighbours, model, options, request, evaluations[-1], evaluator.reference)
+            print(f"wrote {reports.neighbours}")
+    finally:
         if len(evaluations) > 1:
-            sweeps.print_table(rows, extractor.figure(""))
+            sweeps.print_table(rows, evaluator.extractor.suffix)
         else:
             print("\n".join(evaluations[0].lines()))

@@ -5,32 +5,30 @@ from typing import Annotated
 
 import typer
 
-from .options import Debug, Ema, Raw, Run
+from .options import Debug, Run, WeightsOptions, check_outputs, grouped
 
 
+@grouped
 def export(
     run: Run,
+    *,
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")] = Path("model.safetensors"),
-    ema: Ema = None,
-    raw: Raw = False,
+    weights: WeightsOptions,
     debug: Debug = False,
 ) -> None:
     """Write one set of weights as a single file that amgen.load and amgen sample open; its configuration is inside."""
-    from amgen import checks
-    from amgen.files import check_output
+    from amgen.core import checks
 
     checks.check_export(out)
     checks.check_run(run)
-    check_output("--out", out)
+    check_outputs({"--out": out})
 
-    from amgen import checkpoints
-    from amgen.processes import require_single
+    from amgen.core.processes import require_single
+    from amgen.model import export
 
     require_single("amgen export")
-    weights = checkpoints.read_weights(run, ema, raw)
-    checkpoints.export(weights, out)
-    count = sum(tensor.numel() for tensor in weights.tensors.values())
-    print(
-        f"wrote {out}: {weights.name} of {weights.source}, SHA-256 {weights.sha256[:12]}, {weights.images:,} images of training, "
-        f"{count:,} parameters"
-    )
+    found = export.read_weights(run, weights.ema, weights.raw)
+    export.export(found, out)
+    count = sum(tensor.numel() for tensor in found.tensors.values())
+    origin = f"{found.name} of {found.source}, SHA-256 {found.sha256[:12]}, {found.images:,} images of training"
+    print(f"wrote {out}: {origin}, {count:,} parameters")

@@ -5,65 +5,53 @@ from typing import Annotated
 
 import typer
 
-from .options import FEWER, Convert, Debug, Device, Resize, positive
+from .options import FEWER, FeatureOptions, PreparationOptions, RuntimeOptions, check_outputs, check_positive, grouped
 
 
+@grouped
 def reference_stats(
     preset: Annotated[str, typer.Argument(help="Preset, YAML file or run directory: says what the images are and how to prepare them.")],
-    features: Annotated[
-        str, typer.Option(help="inception, efficientnet-lite0, digits, pixels, or a function of your own as module:callable.")
-    ] = "inception",
-    weights: Annotated[
-        Path | None, typer.Option(help="File with the weights of the features, where they are not installed.", show_default=False)
-    ] = None,
+    *,
+    features: FeatureOptions,
     data: Annotated[str | None, typer.Option(help="Images instead of the training images.", show_default=False)] = None,
-    resize: Resize = None,
-    convert: Convert = None,
-    real: Annotated[
-        int | None, typer.Option("--real", "-n", help="How many of the images to take. Default: all.", show_default=False)
-    ] = None,
+    real: Annotated[int | None, typer.Option("--real", "-n", help="Number of images to take. Default: all.", show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(help="File (.npz) to write beside the cache, for --data of amgen eval-fid.", show_default=False)
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images looked at together.")] = 100,
-    device: Device = "auto",
-    debug: Debug = False,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 100,
+    preparation: PreparationOptions,
+    runtime: RuntimeOptions,
 ) -> None:
     """Extract the features of real images ahead of amgen eval-fid. Under torchrun the processes share the work."""
     from amgen import config
-    from amgen.errors import UserError
-    from amgen.evaluation.names import check_features
-    from amgen.files import check_output
+    from amgen.core.errors import UserError
 
-    # Everything that can be wrong is looked at before anything slow is done, and before torch is loaded, which takes seconds.
-    positive("--batch-size", batch_size)
-    if real is not None:
-        positive("--real", real)
+    # Options are checked before torch is loaded, which takes seconds.
+    check_positive({"--batch-size": batch_size, "--real": real})
     if out is not None and out.suffix != ".npz":
         raise UserError(f"--out {out}: expected a file name that ends in .npz")
-    check_features(features)
+    features.check()
     run = Path(preset) / "config.yaml"
-    preparation = {"path": data, "resize": resize, "convert": convert}
-    options = config.change(config.load(str(run) if run.is_file() else preset).images, preparation)
-    check_output("--out", out)
+    trained = config.load(str(run) if run.is_file() else preset).images
+    options = config.change(trained, {"path": data, **preparation.changes()})
+    check_outputs({"--out": out})
 
+    from amgen.core.devices import device_of
+    from amgen.core.processes import Processes
     from amgen.data import open_dataset
-    from amgen.evaluation.features import make_extractor
-    from amgen.evaluation.reference import cached, of_images
-    from amgen.processes import Processes
-    from amgen.sampling import device_of
+    from amgen.evaluation.reference import cache_file, reference_from_images
 
-    processes = Processes.join(device)
-    extractor = make_extractor(features, options.channels, options.size, weights, device_of(processes.device))
+    processes = Processes.join(runtime.device)
+    extractor = features.extractor(options.channels, options.size, device_of(processes.device))
     dataset = open_dataset(options, print if processes.main else None)
-    reference = of_images(dataset, extractor, processes, real, batch_size, advice=FEWER)
+    reference = reference_from_images(dataset, extractor, processes, real, batch_size, advice=FEWER)
     if not processes.main:
         return
     if out is not None:
         reference.write(out)
         print(f"wrote {out}")
-    print(f"{reference.count:,} images of {reference.description}, features {features}, {extractor.dimension} dimensions")
+    print(f"{reference.count:,} images of {reference.description}, features {features.features}, {extractor.dimension} dimensions")
     if not extractor.reproducible:
         print("not cached: the weights of such features are not known")
-    elif cached(reference.about).is_file():
-        print(f"cached in {cached(reference.about)}")
+    elif cache_file(reference.about).is_file():
+        print(f"cached in {cache_file(reference.about)}")

@@ -16,14 +16,14 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write a run's curves, samples, evaluations and options on one HTML page, which needs no other file and no network."""
-    from amgen.files import check_output, write_text
+    from amgen.core.files import check_output, write_text
     from amgen.reporting import check_run
 
     check_run(run)
     file = out or run / "report.html"
     check_output("--out", file)
 
-    from amgen.processes import require_single
+    from amgen.core.processes import require_single
     from amgen.reporting.collect import Environment, collect
     from amgen.reporting.page import render
 

@@ -1,4 +1,4 @@
-"""amgen presets and amgen config: what can be chosen, and what may be set."""
+"""amgen presets and amgen config: the presets, and the options of a run."""
 
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def presets(debug: Debug = False) -> None:
-    """List the presets for amgen train, each with what it is."""
+    """List the presets for amgen train, each with one line about it."""
     from amgen.config import preset_names, preset_summary
 
     names = preset_names()
@@ -29,7 +29,7 @@ def config(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """List the options for amgen train --set and for YAML files: what each accepts, its default and what it does."""
+    """List the options for amgen train --set and for YAML files: values, default and meaning of each."""
     import shutil
     import sys
     import textwrap
@@ -44,12 +44,12 @@ def config(
             print(f"\n{row.help}" if row is not chosen[0] else row.help)
             continue
         line = f"  {row.key:{first}}  {row.accepts:{second}}  {row.default:{third}}  {row.help}".rstrip()
-        # A line for each option where another program reads; a terminal breaks lines between words.
+        # One line for each option if another program reads them; in a terminal, lines are broken between words.
         print(textwrap.fill(line, columns, subsequent_indent=indent) if 0 < columns < len(line) else line)
 
 
 class Row(NamedTuple):
-    """An option; or, without a key, the heading of those that follow."""
+    """An option, or without a key the heading of the options below it."""
 
     key: str
     accepts: str
@@ -58,16 +58,18 @@ class Row(NamedTuple):
 
 
 def _chosen(key: str | None) -> list[Row]:
-    """Return the rows of a section or a key, all of them for None.
+    """Return the rows of a section or a key, or all rows for None.
 
     Raises:
-        UserError: for a key that there is not, with the nearest one.
+        UserError: for an unknown key, with the nearest one.
     """
-    from amgen.errors import UserError, nearest, short
+    from amgen.config.renaming import new_key
+    from amgen.core.errors import UserError, nearest, short
 
     rows = list(_rows())
     if key is None:
         return rows
+    key = new_key(key)
     wanted: list[Row] = []
     heading: Row | None = None
     for row in rows:
@@ -83,9 +85,9 @@ def _chosen(key: str | None) -> list[Row]:
 
 
 def _rows() -> list[Row]:
-    """Return every option of a run; of sections with several kinds, those of each kind below a heading of its own."""
+    """Return every option of a run. A section with several kinds has a heading for each kind."""
     from amgen.config import Config
-    from amgen.wording import KINDS, sections
+    from amgen.config.wording import KINDS, sections
 
     rows = [Row("", "", "", "Of the whole run:")]
     for name, field in Config.model_fields.items():
@@ -101,7 +103,7 @@ def _rows() -> list[Row]:
 
 
 def _options(section: "type[BaseModel]", prefix: str) -> list[Row]:
-    from amgen.wording import KINDS, sections
+    from amgen.config.wording import KINDS, sections
 
     rows = []
     for name, field in sorted(section.model_fields.items(), key=lambda item: item[0] not in KINDS):
@@ -118,7 +120,7 @@ def _row(section: "type[BaseModel]", prefix: str, name: str) -> Row:
 
 
 def _word(value: Any) -> str:
-    """Return a value as --set takes it."""
+    """Return a value in the form that --set accepts."""
     import json
 
     return value if isinstance(value, str) else json.dumps(value)
@@ -129,7 +131,7 @@ NAMES = {"integer": "integer", "number": "number", "string": "text", "boolean": 
 
 
 def _accepts(schema: dict[str, Any]) -> str:
-    """Word a JSON schema: the values that an option takes."""
+    """Return the values that an option accepts in words, from its JSON schema."""
     if "const" in schema or "enum" in schema:
         return "|".join(map(_word, schema.get("enum", [schema.get("const")])))
     if "anyOf" in schema:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to generated digits and their score: create .venv if there is none, install amgen, train, sample, evaluate.
-# Arguments go to the evaluation, the command it ends with: ./scripts/quickstart.sh --solver rk4
+# From a fresh checkout to generated digits and their score: create .venv if there is none, install amgen, train, sample, evaluate.
+# Arguments go to the evaluation, which is the last command: ./scripts/quickstart.sh --solver rk4
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh

@@ -1,8 +1,8 @@
-"""Train the classifier behind the `digits` features and write amgen/evaluation/digits.safetensors.
+"""Train the classifier behind the `digits` features and write amgen/evaluation/features/digits.safetensors.
 
 Usage: python scripts/train_digit_classifier.py
 
-First four fifths of the images train and the rest test, to print an honest accuracy; the weights that ship are then trained on all of them.
+It first trains on four fifths of the images and prints the accuracy on the rest. The weights that ship are then trained on all images.
 """
 
 from pathlib import Path
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from amgen.config import DataConfig
 from amgen.data import open_dataset, to_float
-from amgen.evaluation.digits import WEIGHTS, DigitClassifier, accuracy, training_loss
+from amgen.evaluation.features.digits import WEIGHTS, DigitClassifier, accuracy, training_loss
 
-OUTPUT = Path(__file__).parent.parent / "amgen" / "evaluation" / WEIGHTS
+OUTPUT = Path(__file__).parent.parent / "amgen" / "evaluation" / "features" / WEIGHTS
 EPOCHS, BATCH = 60, 64
 
 

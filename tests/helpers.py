@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from amgen import checkpoints
 from amgen.actions import MLP, Action, DotAction
-from amgen.build import build_action
 from amgen.config import Config
+from amgen.model import checkpoints
+from amgen.model.build import build_action
 
 TINY = [
     "action.width=8",
@@ -86,22 +86,37 @@ def assert_same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> 
 
 
 def assert_learned_the_same(found: dict[str, Tensor], expected: dict[str, Tensor], options: Config) -> None:
-    """Assert that two runs moved every tensor of weights alike: they differ by at most 2% of the way from the initial weights.
+    """Assert that two runs changed every tensor of weights alike: they differ by at most 2% of the change from the initial weights.
 
     Another division of the batch rounds differently, and Adam divides by the size of a gradient, so that a weight whose gradient is
-    nothing but rounding may go either way; a sample drawn or counted differently would change the whole way.
+    nothing but rounding may change in either direction. With another sample, or one counted twice, the whole change would be another.
     """
     initial = build_action(options).state_dict()
     for name, tensor in expected.items():
         file, key = name.split("/")
         if file != "optimizer.safetensors":
-            way = (tensor - initial[key]).norm()
-            assert (found[name] - tensor).norm() <= 0.02 * way + 1e-6, name
+            change = (tensor - initial[key]).norm()
+            assert (found[name] - tensor).norm() <= 0.02 * change + 1e-6, name
 
 
 def small_action(dimension: int, dtype: torch.dtype, device: torch.device | str = "cpu", width: int = 16) -> Action:
     """Return an action of vectors with random weights, smooth enough for quadrature."""
     return DotAction(MLP(dimension, width, depth=2, time_frequency=3.0)).to(device, dtype)
+
+
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    """Return the tables in a text, each as rows of cells, the headings first."""
+    tables: list[list[list[str]]] = []
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("| "):
+            if not inside:
+                tables.append([])
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not all(set(cell) <= set("-:") and cell for cell in cells):
+                tables[-1].append(cells)
+        inside = line.startswith("| ")
+    return tables
 
 
 def unchanged(batch: object) -> object:

@@ -39,7 +39,7 @@ def test_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import amgen, sys; assert amgen.__file__.startswith(sys.argv[1]), amgen.__file__\n"
-        "from amgen import config, data; from amgen.evaluation.digits import pretrained\n"
+        "from amgen import config, data; from amgen.evaluation.features.digits import pretrained\n"
         "pretrained(); print(len(data.open_dataset(config.load('digits').data)), config.preset_names())\n"
         "import amgen_cli.app; assert amgen_cli.__file__.startswith(sys.argv[1])"
     )

@@ -1,7 +1,7 @@
-"""Dropout whose masks belong to the samples.
+"""Dropout with a mask for each sample.
 
-A mask is a function of the sample's key, the layer and the entry. A sample therefore loses the same features whatever batch, pass or
-process it is part of, and computing a layer again repeats its mask without any state of a generator to restore.
+A mask is a function of the sample's seed, the layer and the entry. So a sample has the same mask in every batch, pass and process. A layer
+that is computed again has the same mask, without the state of a random generator.
 """
 
 import torch
@@ -11,11 +11,11 @@ _FIRST, _SECOND, _STRIDE = 0x7FEB352D, 0x2C1B3C6D, 0x9E3779B1 - 2**32  # odd; pr
 
 
 class Dropout(nn.Module):
-    """Set entries to zero with probability `rate` while training, and scale the others by 1 / (1 - rate).
+    """Dropout: in training, entries are zero with probability `rate`, and the others are scaled by 1 / (1 - rate).
 
     Args:
         rate: probability, in [0, 1).
-        layer: number of the layer; others have other masks.
+        layer: number of the layer; each layer has its own masks.
     """
 
     def __init__(self, rate: float, layer: int = 0):
@@ -24,31 +24,35 @@ class Dropout(nn.Module):
         self.layer = layer
         self._threshold = round(rate * 2**32) - 2**31
 
-    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """Drop entries of `x` (B, ...) by `keys`, int32 (B, 2), of `amgen.randomness.keys`; None where nothing is to be dropped.
+    def forward(self, x: Tensor, dropout_seeds: Tensor | None) -> Tensor:
+        """Return `x` (B, ...) with dropout.
+
+        Args:
+            x: features.
+            dropout_seeds: seeds of the masks, int32 (B, 2), from `amgen.core.randomness.dropout_seeds`; needed in training.
 
         Raises:
-            ValueError: if keys are missing.
+            ValueError: if seeds are missing in training.
         """
         if not self.training or self.rate == 0:
             return x
-        if keys is None:
-            raise ValueError("dropout needs a key for each sample (amgen.randomness.keys), or eval() where nothing is to be dropped")
-        return torch.where(self._kept(x, keys), x / (1 - self.rate), 0.0)
+        if dropout_seeds is None:
+            raise ValueError("dropout in training needs a seed for each sample: amgen.core.randomness.dropout_seeds")
+        return torch.where(self._kept(x, dropout_seeds), x / (1 - self.rate), 0.0)
 
-    def _kept(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Return which entries stay, bool, shaped like `x`: hash (key, layer, entry) to 32 bits and compare."""
+    def _kept(self, x: Tensor, dropout_seeds: Tensor) -> Tensor:
+        """Return which entries are kept, bool, shaped like `x`, from a 32-bit hash of (seed, layer, entry)."""
         entries = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
         places = _mix(_mix(entries * _STRIDE) + (self.layer + 1) * 0x3504F333 % 2**31)
-        draws = _mix((places ^ keys[:, :1]) * _FIRST + keys[:, 1:])
+        draws = _mix((places ^ dropout_seeds[:, :1]) * _FIRST + dropout_seeds[:, 1:])
         return (draws >= self._threshold).view(x.shape)
 
     def extra_repr(self) -> str:
-        """Say the rate when printed."""
+        """Return the options for `print`."""
         return f"rate={self.rate}, layer={self.layer}"
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble 32-bit numbers, one to one."""
+    """Return a bijective hash of 32-bit numbers."""
     x = (x ^ ((x >> 16) & 0xFFFF)) * _SECOND
     return x ^ ((x >> 15) & 0x1FFFF)

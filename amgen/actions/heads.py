@@ -1,6 +1,7 @@
-"""Actions s(t, x): a body f(t, x) and a head that makes one scalar of it.
+"""Actions s(t, x): a body f(t, x) and a head that reduces it to one scalar.
 
-But for the offset that unbalanced dynamics need, none of them has a parameter that adds a constant to s: other losses do not see one.
+Only the offset for unbalanced dynamics adds a constant to s. The losses of other dynamics do not depend on a constant, so that a parameter
+for it would get no gradient.
 """
 
 import math
@@ -12,15 +13,13 @@ from amgen.actions.layers import TimeEmbedding, wide
 
 
 class Action(nn.Module):
-    """s(t, x), one scalar for each sample, made from the output of a body.
-
-    `body(t, x, label, condition, keys)` returns what the head's `combine` takes. `label` (B,) and `condition` (B, K, H, W) inform the
-    body and are not differentiated in; dropout masks are made from `keys`, int32 (B, 2).
+    """Base of the actions: s(t, x), one scalar for each sample.
 
     Args:
-        body: f(t, x).
-        offset: c(t), (B,) to (B,), added to s; for unbalanced dynamics, whose growth is s itself.
-        period: makes s periodic in every entry of x: the body and the head see the cosine and the sine of it, stacked along dimension 1.
+        body: f(t, x), called as `body(t, x, label, condition, dropout_seeds)`; its output is the second argument of `combine`.
+        offset: c(t), (B,) to (B,), which is added to s; for unbalanced dynamics, whose growth is lambda s.
+        period: period of s in every entry of x. Body and head then get cos(2 pi x / period) and sin(2 pi x / period), concatenated along
+            dimension 1, in place of x. None for no period.
     """
 
     def __init__(self, body: nn.Module, offset: nn.Module | None = None, period: float | None = None):
@@ -30,22 +29,30 @@ class Action(nn.Module):
         self.period = period
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
-        """Evaluate s at times `t` (B,) and points `x` (B, ...), shape (B,)."""
+        """Return s, shape (B,).
+
+        Args:
+            t: times, (B,).
+            x: points, (B, ...).
+            label: classes, int64 (B,), for a class-conditional body.
+            condition: condition of the body, (B, K, H, W); s is not differentiated in it.
+            dropout_seeds: seeds of the dropout masks, int32 (B, 2), for training with dropout.
+        """
         if self.period is not None:
             angle = (2 * math.pi / self.period) * x
             x = torch.cat([angle.cos(), angle.sin()], dim=1)
-        action = self.combine(x, self.body(t, x, label, condition, keys))
+        action = self.combine(x, self.body(t, x, label, condition, dropout_seeds))
         return action if self.offset is None else action + self.offset(t)
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:
-        """Make one scalar for each sample of `x` (B, ...) and the body's output `f`."""
+        """Return one scalar for each sample, (B,), from `x` (B, ...) and the output `f` of the body."""
         raise TypeError("use one of the heads: DotAction, SquareAction, PooledAction")
 
 
 class TimeOffset(nn.Module):
-    """c(t), a scalar that depends on time alone; zero at first."""
+    """c(t), a scalar that depends on time only; zero before training."""
 
     def __init__(self, time_frequency: float, features: int = 32):
         super().__init__()
@@ -55,13 +62,21 @@ class TimeOffset(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Evaluate c at times (B,), shape (B,)."""
+        """Return c at times (B,), shape (B,)."""
         with torch.autocast(t.device.type, enabled=False):
             return self.out(self.embedding(t)).squeeze(1)
 
 
 class DotAction(Action):
-    """s = <x, f(t, x)>, the head that trains best."""
+    """s = <x, f(t, x)>, the head that trains best.
+
+    Example:
+        >>> import torch
+        >>> from amgen.actions import DotAction, UNet
+        >>> action = DotAction(UNet(channels=1, size=8, width=8, multipliers=[1, 2], blocks=1, out_channels=1))
+        >>> action(torch.rand(4), torch.randn(4, 1, 8, 8)).shape
+        torch.Size([4])
+    """
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:
         """Return the inner product of `x` and `f`, both (B, ...)."""
@@ -69,7 +84,14 @@ class DotAction(Action):
 
 
 class SquareAction(Action):
-    """s = 1/2 |x - f(t, x)|^2."""
+    """s = 1/2 |x - f(t, x)|^2.
+
+    Example:
+        >>> import torch
+        >>> from amgen.actions import MLP, SquareAction
+        >>> SquareAction(MLP(dimension=2, width=16, depth=2))(torch.rand(4), torch.randn(4, 2)).shape
+        torch.Size([4])
+    """
 
     def combine(self, x: Tensor, f: Tensor) -> Tensor:
         """Return half the squared distance of `x` and `f`, both (B, ...)."""
@@ -77,7 +99,21 @@ class SquareAction(Action):
 
 
 class PooledAction(Action):
-    """s = w . mean over pixels of f(t, x), for a body that returns features (B, features, H, W), or those of points, (B, features)."""
+    """s = w . mean over the pixels of f(t, x), for a body that returns features of images, (B, F, H, W), or of points, (B, F).
+
+    Args:
+        body: f(t, x).
+        features: F.
+        offset: as for `Action`.
+        period: as for `Action`.
+
+    Example:
+        >>> import torch
+        >>> from amgen.actions import MLP, PooledAction
+        >>> action = PooledAction(MLP(dimension=2, width=16, depth=2, features_only=True), features=16)
+        >>> action(torch.rand(4), torch.randn(4, 2)).shape
+        torch.Size([4])
+    """
 
     def __init__(self, body: nn.Module, features: int, offset: nn.Module | None = None, period: float | None = None):
         super().__init__(body, offset, period)
@@ -89,5 +125,5 @@ class PooledAction(Action):
 
 
 def _sum(terms: Tensor) -> Tensor:
-    """Sum over all but the batch dimension, in float32 at least: thousands of pixels are too many for half precision."""
+    """Return the sum over all but the batch dimension, in float32 at least: half precision is too coarse for thousands of pixels."""
     return terms.flatten(1).sum(dim=1, dtype=wide(terms.dtype))

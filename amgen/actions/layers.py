@@ -1,7 +1,7 @@
-"""Layers of the action networks, chosen so that a loss can differentiate them twice.
+"""Layers of the action networks, which a loss can differentiate twice.
 
-Nothing here uses fused attention (no double backward on GPUs), batch statistics, or a parameter whose gradient is zero by
-construction: keys have no bias, because softmax does not see one.
+They use no fused attention (it has no double backward on GPUs) and no batch statistics. No parameter has a gradient of zero by
+construction: the keys of attention have no bias, since softmax does not depend on it.
 """
 
 import math
@@ -17,9 +17,13 @@ from amgen.actions.second_order import Conv2d, NormSiLU
 class TimeEmbedding(nn.Module):
     """Sinusoidal features of t, then two linear layers.
 
-    The angular frequencies are spaced geometrically from pi/2, a quarter turn over [0, 1], to `highest_frequency` radians. A high one
-    makes d/dt s noisy, which only the marginal form sees. Mixed precision leaves the embedding in full precision: bf16 tells neighbouring
-    times apart no better than to 1 in 256.
+    The angular frequencies are spaced geometrically from pi/2, a quarter turn over [0, 1], to `highest_frequency` in radians. A high one
+    makes d/dt s noisy, which only the marginal form uses. The embedding is in full precision in mixed precision too: bf16 resolves t to
+    1/256 only.
+
+    Args:
+        features: length F of the embedding.
+        highest_frequency: highest angular frequency, radians per unit of t.
     """
 
     frequencies: Tensor
@@ -34,19 +38,22 @@ class TimeEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(2 * count, features), nn.SiLU(), nn.Linear(features, features))
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed times (B,) as (B, features)."""
+        """Return the embedding of times (B,), shape (B, features)."""
         with torch.autocast(t.device.type, enabled=False):
             angles = t[:, None] * self.frequencies
             return self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the type to accumulate in: float32 at least."""
+    """Return the dtype of sums of this dtype: float32 at least."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def groups_of(channels: int) -> int:
-    """Return the number of groups to normalise: at most 32, of at least 4 channels (a bias before groups of one would get no gradient)."""
+    """Return the number of groups of a normalisation: at most 32, of at least 4 channels each.
+
+    A bias before groups of one channel would get no gradient.
+    """
     groups = min(32, max(1, channels // 4))
     while channels % groups:
         groups -= 1
@@ -54,12 +61,12 @@ def groups_of(channels: int) -> int:
 
 
 def norm_silu(channels: int) -> NormSiLU:
-    """Group normalisation, then SiLU."""
+    """Return a group normalisation followed by SiLU."""
     return NormSiLU(groups_of(channels), channels, eps=1e-6)
 
 
 def zero(layer: Conv2d) -> Conv2d:
-    """Set a layer's parameters to zero, so that what it adds starts as nothing."""
+    """Set the parameters of a layer to zero, so that it adds nothing before training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -67,7 +74,7 @@ def zero(layer: Conv2d) -> Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions added to the input, with the embedding of t added in between."""
+    """Two normalised 3x3 convolutions, added to the input; the embedding of t is added between them."""
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int, dropout: Dropout):
         super().__init__()
@@ -79,15 +86,15 @@ class ResidualBlock(nn.Module):
         self.conv2 = zero(Conv2d(channels_out, channels_out, 3))
         self.skip = Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Map (B, channels_in, H, W) to (B, channels_out, H, W); `embedding` is (B, embedding), already activated; `keys` for dropout."""
+    def forward(self, x: Tensor, embedding: Tensor, dropout_seeds: Tensor | None = None) -> Tensor:
+        """Map (B, channels_in, H, W) to (B, channels_out, H, W); `embedding` is (B, E), after its activation."""
         h = self.conv1(self.norm1(x)) + self.embed(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(self.norm2(h), keys))
+        h = self.conv2(self.dropout(self.norm2(h), dropout_seeds))
         return self.skip(x) + h
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, added to the input; matrix product and softmax, which double backward supports."""
+    """Self-attention over the pixels, added to the input, by matrix products and softmax, which have a double backward."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -105,7 +112,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve the resolution by a strided 3x3 convolution."""
+    """A strided 3x3 convolution that halves the resolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -117,7 +124,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the resolution by repeating pixels, then a 3x3 convolution."""
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -4,19 +4,26 @@ import torch
 from torch import Tensor, nn
 
 from amgen.actions.layers import TimeEmbedding
+from amgen.core.names import MLP_GAIN, MLP_TIME_FREQUENCY
 
 
 class MLP(nn.Module):
-    """f(t, x) for vectors x: SiLU layers on x beside an embedding of t.
+    """f(t, x) for vectors x: linear and SiLU layers on x, concatenated with an embedding of t.
 
     Args:
         dimension: length of x.
-        width: units of each hidden layer, which are the features.
-        depth: hidden layers.
-        time_frequency: highest angular frequency of the embedding of t, radians.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
+        time_frequency: highest angular frequency of the embedding of t, radians per unit of t.
         time_features: length of the embedding of t; by default `width`.
-        gain: factor on x as the body sees it; a large one learns fine structure sooner.
-        features_only: return the features of the last hidden layer instead of a vector like x.
+        gain: factor on x at the input; a larger one learns fine structure sooner.
+        features_only: return the last hidden layer, (B, width), instead of a vector like x.
+
+    Example:
+        >>> import torch
+        >>> from amgen.actions import MLP
+        >>> MLP(dimension=3, width=16, depth=2)(torch.rand(4), torch.randn(4, 3)).shape
+        torch.Size([4, 3])
     """
 
     def __init__(
@@ -24,9 +31,9 @@ class MLP(nn.Module):
         dimension: int,
         width: int,
         depth: int,
-        time_frequency: float = 10.0,
+        time_frequency: float = MLP_TIME_FREQUENCY,
         time_features: int | None = None,
-        gain: float = 1.0,
+        gain: float = MLP_GAIN,
         features_only: bool = False,
     ):
         super().__init__()
@@ -43,9 +50,13 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
-        """Map times (B,) and vectors (B, dimension) to (B, dimension), or to features (B, width)."""
+        """Map times (B,) and vectors (B, dimension) to (B, dimension), or to features (B, width).
+
+        Raises:
+            ValueError: for a label or a condition, which this body does not take.
+        """
         if label is not None or condition is not None:
             raise ValueError("an MLP action takes neither labels nor conditions")
         return self.layers(torch.cat([self.gain * x, self.time(t)], dim=1))

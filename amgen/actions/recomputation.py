@@ -1,8 +1,8 @@
-"""Activation checkpointing that holds under double backward.
+"""Activation checkpointing that also works under double backward.
 
-A block that is recomputed keeps its inputs alone. `torch.utils.checkpoint` saves nothing here: the inner gradient of the loss recomputes
-every activation, and the outer one then needs them all kept. So the block's pullback is recomputed as well: it keeps its inputs and the
-gradient that came in, and its own derivative computes block and pullback anew, one block at a time.
+A block that is recomputed keeps its inputs only. `torch.utils.checkpoint` saves no memory here: the inner gradient of the loss recomputes
+all activations, and the outer one then keeps all of them. So the pullback (the vector-Jacobian product) of the block is recomputed as well.
+It keeps its inputs and its incoming gradient, and its derivative recomputes block and pullback, one block at a time.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from torch.func import functional_call, vjp
 from amgen.actions.second_order import by_rule, differentiated_twice
 
 
-def recompute(module: nn.Module, *inputs: Tensor, keys: Tensor | None = None) -> Tensor:
-    """Evaluate `module(*inputs, keys)` and keep no activation inside for the backward passes; derivatives of any order are right.
+def recompute(module: nn.Module, *inputs: Tensor, dropout_seeds: Tensor | None = None) -> Tensor:
+    """Return `module(*inputs, dropout_seeds)` without keeping the activations inside; derivatives of any order are exact.
 
-    The module must be a function of inputs, keys and parameters: dropout by keys, no running statistics.
+    The module must be a function of its inputs, seeds and parameters: dropout by seeds, no running statistics.
     """
     names, parameters = zip(*module.named_parameters(), strict=True)
     device, count = inputs[0].device.type, len(inputs)
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
     def run(*tensors: Tensor) -> Tensor:
-        # Backward passes run outside the region of mixed precision that the forward pass ran in.
+        # Backward passes run outside the autocast region of the forward pass.
         with torch.autocast(device, dtype, enabled, cache_enabled=False):
-            return functional_call(module, dict(zip(names, tensors[count:], strict=True)), (*tensors[:count], keys))
+            return functional_call(module, dict(zip(names, tensors[count:], strict=True)), (*tensors[:count], dropout_seeds))
 
     pull = _pull_twice if by_rule() else _pull
     return _Recomputed.apply(_Function(run, pull, count), *inputs, *parameters)
@@ -36,7 +36,7 @@ def recompute(module: nn.Module, *inputs: Tensor, keys: Tensor | None = None) ->
 
 @dataclass(frozen=True)
 class _Function:
-    """A function of inputs and parameters, in this order, of which the first `inputs` are inputs; `pull` gives its gradients."""
+    """A function of tensors: the first `inputs` are inputs, the others parameters; `pull` returns its gradients."""
 
     run: Callable[..., Tensor]
     pull: Callable[..., tuple[Tensor, ...]]
@@ -44,7 +44,7 @@ class _Function:
 
 
 class _Recomputed(torch.autograd.Function):
-    """A function of tensors that keeps them alone."""
+    """A function of tensors that keeps only its arguments for the backward pass."""
 
     generate_vmap_rule = True
 
@@ -60,14 +60,14 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         function, needed = ctx.function, ctx.needs_input_grad[1:]
-        if function.pull is _pull_twice and torch.is_grad_enabled():  # the inner pass, which is one in the inputs alone
+        if function.pull is _pull_twice and torch.is_grad_enabled():  # the inner pass, which needs gradients in the inputs only
             needed = [need and place < function.inputs for place, need in enumerate(needed)]
         found = iter(_Pullback.apply(function, tuple(needed), gradient, *ctx.saved_tensors))
         return None, *(next(found) if need else None for need in needed)
 
 
 class _Pullback(torch.autograd.Function):
-    """The pullback of a function, likewise: (gradient, tensors) to the gradients of those tensors that need one."""
+    """The pullback of a function, likewise: it maps (gradient, tensors) to the gradients of the tensors that need one."""
 
     generate_vmap_rule = True
 
@@ -107,7 +107,7 @@ def _pull(run: Callable[..., Tensor], needed: tuple[bool, ...], gradient: Tensor
 
 
 def _pull_twice(run: Callable[..., Tensor], needed: tuple[bool, ...], gradient: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the same, outside torch.func, which the layers' own rules are not made for."""
+    """Return the same without torch.func, which the rules of the layers do not support."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         values = [tensor if again else tensor.detach().requires_grad_(need) for tensor, need in zip(tensors, needed, strict=True)]

@@ -1,10 +1,10 @@
-"""Layers with rules of their own for being differentiated twice.
+"""Layers with their own rules for second derivatives.
 
-A loss on grad_x s goes through each layer four times: forward; back with the gradient in x, the inner pass; forward again with the
-derivative of the loss in that gradient; back with what both passes leave. PyTorch puts the third of them together from small operations,
-and takes a convolution's weight gradient there by a convolution whose kernel is as large as the image. The rules here call the kernels of
-the first derivatives instead, by the closed forms below. They hold inside `input_gradient` alone; elsewhere, compiled and under torch.func
-the layers are PyTorch's own.
+A loss on grad_x s goes through each layer four times: forward; backward with the gradient in x (the inner pass); forward again with the
+derivative of the loss in that gradient; and backward with the results of both passes. PyTorch composes the third pass of small operations,
+and computes the weight gradient of a convolution there by a convolution with a kernel as large as the image. The rules here call the
+kernels of the first derivatives instead, by the closed forms below. They are used inside `input_gradient` only. Elsewhere, and under
+torch.compile and torch.func, the layers are those of PyTorch.
 
 Group normalisation: over the N entries of a group, y = weight xhat + bias with xhat = (x - mean) r, r = 1 / sqrt(var + eps). Its
 derivative is a symmetric matrix on the group, P = r (1 - 1 1^T / N - xhat xhat^T / N), so that a gradient g in y becomes P a in x with
@@ -35,11 +35,17 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 
 
 def input_gradient(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the gradients of a batch of scalars, `function(*inputs)` (B,), in each of the inputs, and the scalars.
+    """Return the gradients of a batch of scalars in each input, and the scalars.
 
-    Both can be differentiated once more, in parameters; where gradients are switched off they are constants. Compiled, inside a
-    transformation of torch.func and in inference mode it is torch.func that takes them. Sample i of the batch must depend on entry i of the
-    inputs alone.
+    Both can be differentiated once more, in parameters. With gradients switched off they are constants. Under torch.compile, inside
+    transformations of torch.func and in inference mode, torch.func computes them.
+
+    Args:
+        function: maps the inputs to scalars (B,). Scalar i must depend on entry i of the inputs only.
+        inputs: tensors with the batch as their first dimension.
+
+    Returns:
+        The gradients, shaped like the inputs, and the scalars (B,).
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch.is_inference_mode_enabled():
 
@@ -58,7 +64,7 @@ def input_gradient(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[tu
 
 @contextmanager
 def differentiated_twice() -> Iterator[None]:
-    """Let layers that are evaluated here follow their rules. A pass that creates a graph then gives no gradients in parameters."""
+    """Use the rules of layers that are evaluated in this context; a pass that creates a graph then has no gradients in parameters."""
     token = _ACTIVE.set(True)
     try:
         yield
@@ -67,20 +73,20 @@ def differentiated_twice() -> Iterator[None]:
 
 
 def by_rule() -> bool:
-    """Tell whether what is evaluated now is differentiated twice by the rules."""
-    # In this order: a compiler that folds the first never meets the context variable, at which older ones break their graph.
+    """Return whether layers that are evaluated now use their rules."""
+    # In this order: once the first is folded, a compiler does not reach the context variable, at which older ones break their graph.
     return not torch.compiler.is_compiling() and _ACTIVE.get() and torch.is_grad_enabled()
 
 
 def _note_inner_pass(ctx: Any) -> None:
-    """Refuse a second pass that creates a graph: it would be for a third derivative, without what goes through the parameters."""
+    """Refuse a second pass that creates a graph: a third derivative would miss its part through the parameters."""
     if getattr(ctx, "passed", False):
-        raise RuntimeError("these layers can be differentiated twice and no more: take third derivatives with torch.func")
+        raise RuntimeError("these layers have no third derivatives here: compute them with torch.func")
     ctx.passed = True
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution with an odd kernel, padded so as to keep the size (or to divide it by the stride)."""
+    """A convolution with an odd kernel, padded to keep the size (or to divide it by the stride)."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, bias: bool = True):
         super().__init__(channels_in, channels_out, kernel, stride, kernel // 2, bias=bias)
@@ -90,7 +96,7 @@ class Conv2d(nn.Conv2d):
         if not by_rule():
             return super().forward(x)
         weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled(x.device.type):  # what is kept for the backward passes must be of one type
+        if torch.is_autocast_enabled(x.device.type):  # tensors that are kept for the backward passes must have one dtype
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         return _Convolution.apply(x, weight, bias, self.stride[0], self.padding[0])
@@ -104,7 +110,7 @@ class NormSiLU(nn.GroupNorm):
         if not by_rule():
             return nn.functional.silu(super().forward(x))
         if x.device.type != "cpu" and torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.weight.dtype)  # as autocast does: on GPUs norms are taken in full precision
+            x = x.to(self.weight.dtype)  # as autocast does: on GPUs norms are in full precision
         return _NormSiLU.apply(x.contiguous(), self.weight, self.bias, self.num_groups, self.eps)[0]
 
 
@@ -127,7 +133,7 @@ class _Convolution(Function):
 
 
 class _ConvolutionPullback(Function):
-    """Gradient in y to gradient in x, of which the shape is looked at alone."""
+    """The map from the gradient in y to that in x; only the shape of x is used."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, weight: Tensor, x: Tensor, stride: int, padding: int) -> Tensor:
@@ -146,13 +152,13 @@ class _ConvolutionPullback(Function):
 def _convolve_back(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return the `wanted` ones of the gradients in x, weight and bias."""
+    """Return the gradients in x, weight and bias, those that are `wanted`."""
     bias_shape, strides, paddings = [len(weight)], [stride, stride], [padding, padding]
     return _convolution_backward(gradient, x, weight, bias_shape, strides, paddings, [1, 1], False, [0, 0], 1, wanted)
 
 
 class _NormSiLU(Function):
-    """z = silu(y), y = group_norm(x). Returns y too, as the way on which the derivative of the pullback in y comes back."""
+    """z = silu(y), y = group_norm(x). It also returns y, through which the derivative of the pullback in y comes back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
@@ -178,7 +184,7 @@ class _NormSiLU(Function):
 
 
 class _NormSiLUPullback(Function):
-    """Gradient in z to gradient in x."""
+    """The map from the gradient in z to that in x."""
 
     @staticmethod
     def forward(ctx: Any, in_z: Tensor, x: Tensor, y: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> Tensor:
@@ -192,7 +198,7 @@ class _NormSiLUPullback(Function):
         in_z, in_x, x, y, weight, mean, r, along = ctx.saved_tensors
         projected, v_along = _project(v, x, mean, r)
 
-        products = (projected * _silu_backward(in_z, y)).sum(dim=(2, 3), dtype=mean.dtype)  # <v, P a> by channels, but for the weight
+        products = (projected * _silu_backward(in_z, y)).sum(dim=(2, 3), dtype=mean.dtype)  # <v, P a> of each channel, without the weight
         v_in_x = (products * weight).view(*mean.shape, -1).sum(dim=2)
         factor = r / -(x.numel() // mean.numel())
         of_x, of_projected, of_in_x = ((factor * part)[..., None].to(x.dtype) for part in (r * v_in_x, along, v_along))
@@ -211,15 +217,18 @@ class _NormSiLUPullback(Function):
 
 
 def _of_channels(weight: Tensor, x: Tensor) -> Tensor:
-    """Return `weight` (C,) so as to multiply `x` (B, C, H, W), of its type."""
+    """Return `weight` (C,) as (C, 1, 1), in the dtype of `x` (B, C, H, W)."""
     return weight.to(x.dtype)[:, None, None]
 
 
 def _project(a: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Return P a, (B, C, H, W), and <xhat, a> of each group, (B, groups): every group taken for a channel that is a group of its own."""
+    """Return P a, (B, C, H, W), and <xhat, a> of each group, (B, groups).
+
+    The kernel of group normalisation computes them, with each group as a channel that is a group of its own.
+    """
     groups = mean.numel()
     sizes = 1, groups, x.numel() // groups, groups
-    ones = torch.ones_like(mean).view(groups)  # says that <xhat, a> is to be of its type where x is in half precision
+    ones = torch.ones_like(mean).view(groups)  # its dtype is that of <xhat, a> if x is in half precision
     statistics = mean.view(1, groups), r.view(1, groups), ones
     projected, along, _ = _group_norm_backward(a.contiguous(), x, *statistics, *sizes, (True, True, False))
     return projected, along.view_as(mean)

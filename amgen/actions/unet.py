@@ -1,4 +1,4 @@
-"""The U-Net that the image actions are made of."""
+"""The U-Net of actions for images."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from amgen.actions.dropout import Dropout
 from amgen.actions.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, norm_silu, zero
 from amgen.actions.recomputation import recompute
 from amgen.actions.second_order import Conv2d
+from amgen.core.names import ATTENTION_HEADS, DROPOUT, UNET_TIME_FREQUENCY
 
 
 class UNet(nn.Module):
@@ -19,19 +20,26 @@ class UNet(nn.Module):
         channels: channels of x.
         size: height and width of x, pixels.
         width: channels of the first level.
-        multipliers: channels of each level in units of `width`; each level halves the resolution.
+        multipliers: channels of each level in units of `width`; each level after the first halves the resolution.
         blocks: residual blocks at each level (one more on the way up).
-        attention: resolutions, pixels, with attention after each block.
+        attention: resolutions, in pixels, with attention after each block.
         attention_heads: heads of each attention layer.
-        dropout: rate inside the residual blocks.
-        time_frequency: highest angular frequency of the embedding of t, radians.
+        dropout: dropout rate inside the residual blocks.
+        time_frequency: highest angular frequency of the embedding of t, radians per unit of t.
         classes: number of labels; 0 for none.
-        condition_channels: channels of the condition, concatenated to x; 0 for none.
-        out_channels: channels of the output, from a last convolution that starts at zero; None to return the features themselves.
-        checkpoint: compute activations anew in training instead of keeping them.
+        condition_channels: channels of the condition, which is concatenated to x; 0 for none.
+        out_channels: channels of the output, from a last convolution that is zero before training; None to return the features.
+        checkpoint: recompute activations in training instead of keeping them.
 
     Attributes:
         features: channels of the features before the last convolution.
+
+    Example:
+        >>> import torch
+        >>> from amgen.actions import UNet
+        >>> body = UNet(channels=3, size=16, width=8, multipliers=[1, 2], blocks=1, attention=[8], out_channels=3)
+        >>> body(torch.rand(2), torch.randn(2, 3, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
@@ -42,9 +50,9 @@ class UNet(nn.Module):
         multipliers: Sequence[int],
         blocks: int,
         attention: Sequence[int] = (),
-        attention_heads: int = 1,
-        dropout: float = 0.0,
-        time_frequency: float = 100.0,
+        attention_heads: int = ATTENTION_HEADS,
+        dropout: float = DROPOUT,
+        time_frequency: float = UNET_TIME_FREQUENCY,
         classes: int = 0,
         condition_channels: int = 0,
         out_channels: int | None = None,
@@ -103,19 +111,22 @@ class UNet(nn.Module):
         self.head = None if out_channels is None else zero(Conv2d(current, out_channels, 3))
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
-        """Evaluate f.
+        """Return f(t, x).
 
         Args:
             t: times, (B,).
             x: points, (B, channels, size, size).
-            label: classes, int64 (B,); needed exactly when the network has classes.
-            condition: (B, condition_channels, size, size); needed exactly when the network has condition channels.
-            keys: what dropout masks are made from, int32 (B, 2); needed when training with dropout.
+            label: classes, int64 (B,); needed if the network has classes.
+            condition: (B, condition_channels, size, size); needed if the network has condition channels.
+            dropout_seeds: seeds of the dropout masks, int32 (B, 2); needed in training with dropout.
 
         Returns:
             (B, out_channels, size, size), or the features (B, features, size, size).
+
+        Raises:
+            ValueError: if a label or a condition is missing.
         """
         embedding = self.time(t)
         if self.classes is not None:
@@ -131,27 +142,27 @@ class UNet(nn.Module):
         h = self.stem(x)
         skips = [h]
         for layers in self.down:
-            h = self._run(layers, h, embedding, keys)
+            h = self._run(layers, h, embedding, dropout_seeds)
             skips.append(h)
-        h = self._run(self.middle, h, embedding, keys)
+        h = self._run(self.middle, h, embedding, dropout_seeds)
         for layers in self.up:
             if isinstance(layers[0], ResidualBlock):  # type: ignore[index]
                 h = torch.cat([h, skips.pop()], dim=1)
-            h = self._run(layers, h, embedding, keys)
+            h = self._run(layers, h, embedding, dropout_seeds)
         h = self.norm(h)
         return h if self.head is None else self.head(h)
 
-    def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
+    def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         if self.checkpoint and self.training:
-            return recompute(stage, h, embedding, keys=keys)
-        return stage(h, embedding, keys)
+            return recompute(stage, h, embedding, dropout_seeds=dropout_seeds)
+        return stage(h, embedding, dropout_seeds)
 
 
 class Stage(nn.ModuleList):
-    """Layers that run in turn, between two skip connections."""
+    """Layers between two skip connections, in sequence."""
 
-    def forward(self, h: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
-        """Map (B, C, H, W) on, giving the embedding and the keys to those layers that take them."""
+    def forward(self, h: Tensor, embedding: Tensor, dropout_seeds: Tensor | None) -> Tensor:
+        """Apply the layers to (B, C, H, W); residual blocks also get the embedding and the seeds."""
         for layer in self:
-            h = layer(h, embedding, keys) if isinstance(layer, ResidualBlock) else layer(h)
+            h = layer(h, embedding, dropout_seeds) if isinstance(layer, ResidualBlock) else layer(h)
         return h

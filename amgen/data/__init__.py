@@ -1,11 +1,20 @@
-"""Where images and populations of points come from, and the form they are brought into."""
+"""Images and populations of points.
 
-from amgen.data.dataset import Batch, ImageDataset, TrainingStream
-from amgen.data.images import make_grid, to_float, to_image, to_uint8
-from amgen.data.opening import open_dataset
-from amgen.data.pictures import make_picture, make_scatter
-from amgen.data.snapshots import SnapshotDataset, SnapshotStream, recorded_units
-from amgen.data.sources import ImageSource, open_source
+- `opening`: open_dataset: from the options of the section `data` to a data set
+- `dataset`, `images`: images in the size and colour mode of a run
+- `snapshots`, `units`: snapshots of a population as multi-marginal tuples of standardized points
+- `stream`: training streams: item n as a function of (seed, n)
+- `sources`, `files`, `listing`, `named`, `locating`: image files in folders and zips, and data sets known by name
+- `tables`: snapshots from .csv and .npz files
+- `systems`: simulated populations
+"""
+
+from amgen.data.dataset import ImageDataset
+from amgen.data.images import to_float, to_image, to_uint8
+from amgen.data.opening import open_dataset, open_source
+from amgen.data.snapshots import SnapshotDataset, recorded_units
+from amgen.data.sources import ImageSource
+from amgen.data.stream import Batch, ImageStream, SnapshotStream, TrainingStream, training_stream
 from amgen.data.tables import Snapshots
 from amgen.data.units import Units
 
@@ -13,18 +22,17 @@ __all__ = [
     "Batch",
     "ImageDataset",
     "ImageSource",
+    "ImageStream",
     "SnapshotDataset",
     "SnapshotStream",
     "Snapshots",
     "TrainingStream",
     "Units",
-    "make_grid",
-    "make_picture",
-    "make_scatter",
     "open_dataset",
     "open_source",
     "recorded_units",
     "to_float",
     "to_image",
     "to_uint8",
+    "training_stream",
 ]

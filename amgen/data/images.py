@@ -1,4 +1,4 @@
-"""Images at the border: uint8 outside, float in [-1, 1] inside, and the preparation of files for training."""
+"""Conversion of images: uint8 in files and results, float in [-1, 1] in networks; and the preparation of decoded files for training."""
 
 from io import BytesIO
 from typing import Literal
@@ -10,23 +10,20 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from amgen.config import DataConfig
-from amgen.decoding import refuse_deep
-from amgen.errors import UserError
+from amgen.core.decoding import refuse_deep
+from amgen.core.errors import UserError
 
 PREPARATION = 2
-"""Number of the rules by which a file becomes an image; to be raised when they change, for what was computed before is then stale."""
-
-VISIBLE = 32
-"""Pixels that an image takes in a grid, at least about."""
+"""Version of the rules that turn a file into an image. Raise it when they change: cached results of the old rules are then ignored."""
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Map uint8 0..255 to float32 in [-1, 1], any shape."""
+    """Map uint8 0..255 to float32 in [-1, 1], any shape: x / 127.5 - 1."""
     return images.to(torch.float32) / 127.5 - 1.0
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Map floats in [-1, 1] to uint8 0..255, rounding to nearest; values outside are clipped.
+    """Map floats in [-1, 1] to uint8 0..255, any shape, rounded to nearest; values outside are clipped.
 
     Raises:
         ValueError: if any value is NaN.
@@ -37,48 +34,43 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def prepare(image: Image.Image, options: DataConfig, name: str) -> Tensor:
-    """Bring a decoded image into the form the options ask for: uint8, shape (channels, size, size).
+    """Bring a decoded image into the form that the options ask for.
+
+    In this order: transparent pixels are composited onto gray `background`, the colour mode is set, the size is set.
+
+    The EXIF orientation is respected, but not here: image sources apply it when they decode a file (`amgen.core.decoding.decode`), so the
+    images of a data set are the right way up. Apply `PIL.ImageOps.exif_transpose` to images that you open yourself.
+
+    Args:
+        image: the image.
+        options: `channels`, `size`, and whether and how to convert and resize.
+        name: name of the image for error messages.
+
+    Returns:
+        uint8 (channels, size, size).
 
     Raises:
-        UserError: naming the image, if it has another size or colour mode and the options forbid to convert it.
+        UserError: naming the image, if it has another size or colour mode and the options do not allow to change it.
     """
     image = _set_mode(_flatten_alpha(image, options), options, name)
     return _set_size(v2.functional.pil_to_tensor(image), options, name)
 
 
-def make_grid(images: Tensor, *others: Tensor, columns: int | None = None, padding: int = 1) -> Image.Image:
-    """Tile uint8 images (N, C, H, W) row by row into one picture, about square unless `columns` is given.
-
-    With `others`, of the same shape, each row of `images` (of 8 or more) is followed by the same row of each of them. Small images are
-    enlarged by a whole number, each pixel repeated, until a person can see them.
-    """
-    from torchvision.utils import make_grid as tile
-
-    square = max(1, round((len(images) * (1 + len(others))) ** 0.5))
-    columns = columns or (min(len(images), max(8, square)) if others else square)
-    rows = [part for group in zip(*(part.split(columns) for part in (images, *others)), strict=True) for part in group]
-    # A last row that is not full is padded, so that the next set starts on a row of its own.
-    full = [torch.cat([row, row.new_full((columns - len(row), *row.shape[1:]), 128)]) for row in rows] if others else rows
-    grid = tile(torch.cat(full), nrow=columns, padding=padding, pad_value=128)
-    scale = max(1, VISIBLE // images.shape[-1])
-    return to_image(grid.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1))
-
-
 def to_image(image: Tensor) -> Image.Image:
-    """Turn a uint8 tensor (1 or 3, H, W) into a PIL image in mode L or RGB."""
+    """Return a uint8 tensor (1 or 3, H, W) as a PIL image in mode L or RGB."""
     array = image.cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
 def _flatten_alpha(image: Image.Image, options: DataConfig) -> Image.Image:
-    """Composite transparent pixels onto a gray background; palettes become the colours they stand for, and padding is dropped."""
+    """Composite transparent pixels onto a gray background, replace palettes by their colours, and drop padding channels."""
     if image.mode == "RGBX":
         return image.convert("RGB")
     gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and options.channels == 1 and _has_gray_palette(image))
     opaque: Literal["L", "RGB"] = "L" if gray else "RGB"
     if image.mode in ("RGBa", "La"):  # multiplied by alpha
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
-    # One colour of an image without an alpha channel may stand for transparency, too.
+    # In an image without an alpha channel, one colour may mean transparency.
     if image.mode not in ("LA", "RGBA", "PA") and not (image.mode in ("1", "L", "RGB", "P") and "transparency" in image.info):
         return image.convert(opaque) if image.mode in ("1", "P") else image
     image = image.convert("RGBA")
@@ -87,7 +79,7 @@ def _flatten_alpha(image: Image.Image, options: DataConfig) -> Image.Image:
 
 
 def _has_gray_palette(image: Image.Image) -> bool:
-    """Tell whether an image with a palette has no colours; it is gray and RGB alike then."""
+    """Return whether all colours of an image with a palette are gray. Such an image serves as gray and as RGB."""
     colours = image.convert("RGBA").getcolors(1 << 16) or []
     return all(alpha == 0 or red == green == blue for _, (red, green, blue, alpha) in colours)  # type: ignore[misc]
 
@@ -107,7 +99,7 @@ def _set_mode(image: Image.Image, options: DataConfig, name: str) -> Image.Image
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Turn an image of another colour space into sRGB: CMYK by the profile it carries, if any."""
+    """Convert an image of another colour space to sRGB: CMYK by the profile in its file, if there is one."""
     profile: bytes = image.info.get("icc_profile") or b"" if image.mode == "CMYK" else b""
     if image.mode != "LAB" and not profile:
         return image.convert("RGB")
@@ -116,8 +108,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
         converted = ImageCms.applyTransform(image, transform)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{name} cannot be converted from {image.mode} to RGB by its colour profile: {error}") from None
-    assert converted is not None  # as it is not done in place
+        raise UserError(f"{name} cannot be converted from {image.mode} to RGB by its colour profile: {error}: save it as RGB") from None
+    assert converted is not None  # since the conversion is not done in place
     return converted
 
 

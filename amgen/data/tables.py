@@ -1,17 +1,16 @@
-"""Populations seen at several times, and the tables they are read from: csv and npz."""
+"""Snapshots of a population at several times, and the tables that they are read from: .csv and .npz."""
 
 import csv
 import hashlib
 import io
 import itertools
 import math
-import os
 import re
 import stat
 import zipfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -20,32 +19,34 @@ import numpy as np
 import torch
 
 from amgen.config import SnapshotsConfig
-from amgen.decoding import open_regular
-from amgen.errors import UserError, nearest, printable
-from amgen.memory import free_bytes
+from amgen.core.decoding import open_regular
+from amgen.core.errors import UserError, nearest, printable
+from amgen.core.memory import free_bytes
+from amgen.data.locating import locate
+from amgen.data.messages import first_few, shortened
 
 LAYOUTS = (("times", "points"), ("sample_labels", "pcs"))
-"""Arrays of an npz that hold times (N,) and features (N, D); the second pair is that of the embryoid-body data in common use."""
-
+"""Names of the arrays of an .npz that hold times (N,) and features (N, D). The second pair is that of the embryoid-body data set."""
 
 LARGEST = 1e30
-"""Points are drawn in single precision, which ends at 3e38, and distances between them are squared in double precision."""
+"""Largest absolute value of a number. Single precision ends at 3e38, and distances are squared in double precision."""
 
 MAX_HEADER = 1 << 22
-"""Characters of a line above which it is no header."""
+"""Most characters of a header."""
 
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+"""A number with a comma where a point is expected."""
 
 
 @dataclass
 class Snapshots:
-    """Points of a population at T times.
+    """Points of a population at several times.
 
     Attributes:
-        times: increasing, in a unit of their own.
-        points: for each time, float64 (N_k, D); all of the same length where paired.
-        masses: for each time, weights of the points, (N_k,); their mean is the total mass, in units of that of the first time.
-        description: what and where, for messages and reports.
+        times: increasing, in any unit.
+        points: for each time k, float64 (N_k, D); if paired, N_k is the same for all k.
+        masses: for each time k, weights of the points, (N_k,). Their mean is the total mass, in units of that of the first time.
+        description: what the points are and where they come from, for messages and reports.
         paired: whether row i of every time is the same particle.
     """
 
@@ -56,26 +57,34 @@ class Snapshots:
     paired: bool = False
 
     classes: Sequence[str] = ("",)
-    """Points have no classes: they are all of one."""
+    """Points have no classes: all of them are of one class."""
 
     def select(self, times: Sequence[float]) -> "Snapshots":
-        """Return the snapshots at `times` alone.
+        """Return the snapshots at `times` only.
 
         Raises:
-            UserError: naming a time that there is none of.
+            UserError: naming a time that has no snapshot.
         """
         places = [self.place(time, "data.times") for time in times]
         points, masses = ([values[place] for place in places] for values in (self.points, self.masses))
         return Snapshots(list(times), points, masses, self.description, self.paired)
 
     def place(self, time: float, option: str) -> int:
-        """Return the position of a time; `option` names it in the error."""
+        """Return the position of a time.
+
+        Args:
+            time: the time.
+            option: the option that asks for it, for the error.
+
+        Raises:
+            UserError: if there is no snapshot at that time.
+        """
         if time not in self.times:
-            raise UserError(f"{option}={time:g}: {self.description} has the times {_some(f'{known:g}' for known in self.times)}")
+            raise UserError(f"{option}={time:g}: {self.description} has the times {first_few(f'{known:g}' for known in self.times)}")
         return list(self.times).index(time)
 
     def fingerprint(self) -> str:
-        """Return a hash of all there is, in hexadecimal."""
+        """Return a hash of all times, points and masses, in hexadecimal."""
         digest = hashlib.sha256(np.asarray(self.times, dtype=np.float64).tobytes())
         for values in (*self.points, *self.masses):
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -87,18 +96,23 @@ def read_table(options: SnapshotsConfig) -> Snapshots:
 
     Raises:
         UserError: if there is no such file, or it does not hold what the options say.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from amgen.config import SnapshotsConfig
+        >>> from amgen.data.tables import read_table
+        >>> _ = Path("cells.csv").write_text("day,gene_1,gene_2\\n0,1.0,2.0\\n0,1.5,2.5\\n3,4.0,0.5\\n")
+        >>> cells = read_table(SnapshotsConfig(path="cells.csv", time_column="day", dimension=2))
+        >>> cells.times
+        [0.0, 3.0]
+        >>> [points.shape for points in cells.points]
+        [(2, 2), (1, 2)]
     """
-    try:
-        file = Path(options.path).expanduser()
-        mode = os.stat(file).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"data.path={options.path!r} does not exist: give {ACCEPTED}") from None
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long or with a null, a folder that may not be entered, no such home
-        raise UserError(f"cannot read data.path={options.path!r}: {getattr(error, 'strerror', None) or error}") from None
-    ending = file.suffix.lower()
-    if not stat.S_ISREG(mode) or ending not in READERS:
-        raise UserError(f"data.path={options.path!r}: expected {ACCEPTED}{INSTEAD.get(ending, '')}")
-    table = READERS[ending](file, options)
+    file, mode = locate(options.path, f": give {ACCEPTED}")
+    extension = file.suffix.lower()
+    if not stat.S_ISREG(mode) or extension not in READERS:
+        raise UserError(f"data.path={options.path!r}: expected {ACCEPTED}{ADVICE.get(extension, '')}")
+    table = READERS[extension](file, options)
     if len(table.times) == 0:
         raise UserError(f"{table.name} holds no rows: expected points at several times")
     if table.features.shape[1] < options.dimension:
@@ -110,15 +124,15 @@ def read_table(options: SnapshotsConfig) -> Snapshots:
 
 @dataclass
 class _Table:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        name: of the file, for messages.
-        times: (N,).
-        features: (N, D).
-        masses: (N,).
-        names: what to call a column in an error: the times, each feature, the masses.
-        rows: number of each row in the file.
+        name: name of the file, for messages.
+        times: float64 (N,).
+        features: float64 (N, D).
+        masses: float64 (N,).
+        names: names of the columns for messages: of the times, of each feature, of the masses.
+        rows: number of each row in the file, for messages.
     """
 
     name: str
@@ -130,7 +144,7 @@ class _Table:
 
 
 def _check_values(table: _Table) -> None:
-    """Refuse numbers that are not finite or very large, and masses that are not positive."""
+    """Refuse numbers that are not finite or too large, and masses that are not positive."""
     time_name, feature_names, mass_name = table.names
     columns = [(time_name, table.times), (mass_name, table.masses)]
     columns += [(name, table.features[:, place]) for place, name in enumerate(feature_names[: table.features.shape[1]])]
@@ -140,7 +154,7 @@ def _check_values(table: _Table) -> None:
             row = int(wrong.argmax())
             raise UserError(
                 f"{table.name}, row {table.rows[row]}, {name}: {values[row]:g}: expected numbers that are finite, at most {LARGEST:g} "
-                f"({wrong.sum():,} are not): mend or remove those rows"
+                f"({wrong.sum():,} are not): correct or remove those rows"
             )
     wrong = table.masses <= 0
     if wrong.any():
@@ -152,16 +166,18 @@ def _check_values(table: _Table) -> None:
 
 
 def _split(table: _Table, options: SnapshotsConfig) -> Snapshots:
-    """Divide rows by their times, and weigh them."""
+    """Split the rows by time, and compute their masses."""
     known, counts = np.unique(table.times, return_counts=True)
     if len(known) < 2:
         raise UserError(f"{table.name} holds one time: expected several")
     if options.paired and len(set(counts)) > 1:
-        raise UserError(f"data.paired, but the times of {table.name} have {_some(counts)} rows: expected as many each")
+        raise UserError(
+            f"data.paired, but the times of {table.name} have {first_few(counts)} rows: expected the same number of rows at each time"
+        )
     order = np.argsort(table.times, kind="stable")
     ends = np.cumsum(counts)[:-1]
     points, masses = np.split(table.features[order], ends), np.split(table.masses[order], ends)
-    # A row is drawn with chance 1/N_k and stands for the mass m: weighed by m N_k / M_0, the first time has mass 1 in all.
+    # A row is sampled with probability 1 / N_k and has the mass m. With the weight m N_k / M_0, the first time has a total mass of 1.
     total = masses[0].sum()
     shares = [here * len(here) / total if options.weighted else np.ones(len(here)) for here in masses]
     return Snapshots(known.tolist(), points, shares, table.name, options.paired)
@@ -175,16 +191,17 @@ def _read_npz(file: Path, options: SnapshotsConfig) -> _Table:
             layout = next((layout for layout in LAYOUTS if set(layout) <= set(names)), None)
             if layout is None:
                 wanted = " or ".join(f"{times} and {points}" for times, points in LAYOUTS)
-                raise UserError(f"{name} holds {_some(names) or 'nothing'}: expected {wanted}")
+                raise UserError(f"{name} holds {first_few(names) or 'nothing'}: expected {wanted}")
             if options.mass_column is not None and options.mass_column not in names:
-                raise UserError(f"{name} has no array {options.mass_column!r}{nearest(options.mass_column, names)}: it has {_some(names)}")
+                close = nearest(options.mass_column, names)
+                raise UserError(f"{name} has no array data.mass_column={options.mass_column!r}{close}: it has {first_few(names)}")
             times, features = (_array(archive, key, name) for key in layout)
             masses = np.ones(times.shape) if options.mass_column is None else _array(archive, options.mass_column, name)
     except UserError:
         raise
-    # Of damaged archives zipfile and NumPy raise all sorts: BadZipFile, EOFError, zlib.error, RuntimeError, SyntaxError of a header.
+    # For damaged archives zipfile and NumPy raise many classes of errors: BadZipFile, EOFError, zlib.error, RuntimeError, SyntaxError.
     except Exception as error:
-        reason = getattr(error, "strerror", None) or _shorten(str(error)) or type(error).__name__
+        reason = getattr(error, "strerror", None) or shortened(str(error)) or type(error).__name__
         raise UserError(f"cannot read {name}: {reason}: expected an .npz as NumPy writes it") from None
     if features.ndim != 2 or times.shape != features.shape[:1]:
         raise UserError(
@@ -199,19 +216,21 @@ def _read_npz(file: Path, options: SnapshotsConfig) -> _Table:
 
 
 def _array(archive: zipfile.ZipFile, key: str, name: str) -> np.ndarray:
-    """Read an array of an .npz as float64, after a look at what it says of itself: it may ask for more memory than there is."""
+    """Read an array of an .npz as float64. Its header is checked first, since it may ask for more memory than there is."""
     member = archive.getinfo(f"{key}.npy")
     with archive.open(member) as opened:
         version = np.lib.format.read_magic(opened)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(opened)
     if dtype.kind not in "iufb":
-        raise UserError(f"{name}: the array {key} is of type {_shorten(str(dtype))}: expected real numbers")
+        raise UserError(f"{name}: the array {key} is of type {shortened(str(dtype))}: expected real numbers")
     count = math.prod(shape)
     if count * dtype.itemsize > member.file_size:
-        raise UserError(f"{name}: the array {key} says that its shape is {shape}, and the file holds {member.file_size:,} bytes of it")
+        raise UserError(
+            f"{name}: the array {key} has the shape {shape} by its header, but only {member.file_size:,} bytes: save the file again"
+        )
     if max(8, dtype.itemsize) * count > free_bytes(torch.device("cpu")):
-        raise UserError(f"{name}: the array {key} of shape {shape} does not fit into memory")
+        raise UserError(f"{name}: the array {key} of shape {shape} does not fit into memory: save fewer rows or columns")
     with archive.open(member) as opened:
         return np.asarray(np.lib.format.read_array(opened, allow_pickle=False), dtype=np.float64)
 
@@ -232,10 +251,10 @@ def _read_csv(file: Path, options: SnapshotsConfig) -> _Table:
 
 
 def _parse_csv(opened: TextIO, name: str, options: SnapshotsConfig) -> _Table:
-    """Parse a table whose columns are separated by what separates its header: commas, semicolons or tabs."""
+    """Parse a table. The separator is the most frequent one in its header: comma, semicolon or tab."""
     first = opened.readline(MAX_HEADER)
     if len(first) == MAX_HEADER:
-        raise UserError(f"{name} has a first line of more than {MAX_HEADER:,} characters: expected a header")
+        raise UserError(f"{name} has a first line of more than {MAX_HEADER:,} characters: expected a header with the names of the columns")
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(itertools.chain([first], opened), delimiter=delimiter, strict=True)
     values, numbers = array("d"), array("q")
@@ -266,10 +285,10 @@ def _check_header(header: Sequence[str], name: str, options: SnapshotsConfig) ->
         raise UserError(f"{name}: column {header.index('') + 1} has no name (an index that pandas wrote?): name it, or leave it out")
     twice = sorted(column for column, count in Counter(header).items() if count > 1)
     if twice:
-        raise UserError(f"{name} has several columns of the name {_some(twice)}: rename them or leave them out")
+        raise UserError(f"{name} has several columns of the name {first_few(twice)}: rename them or leave them out")
     for option, column in (("data.time_column", options.time_column), ("data.mass_column", options.mass_column)):
         if column is not None and column not in header:
-            raise UserError(f"{option}={column!r}: {name} has no such column{nearest(column, header)}: it has {_some(header)}")
+            raise UserError(f"{option}={column!r}: {name} has no such column{nearest(column, header)}: it has {first_few(header)}")
     if options.time_column == options.mass_column:
         raise UserError(f"data.time_column and data.mass_column are both {options.time_column!r}: expected two columns")
 
@@ -280,28 +299,17 @@ def _number(value: str, name: str, row: int, column: str) -> float:
     except ValueError:
         comma = " (write a decimal point)" if DECIMAL_COMMA.fullmatch(value) else ""
         open_quote = " (is a quote open?)" if "\n" in value else ""
-        raise UserError(f"{name}, row {row}, {_shorten(column)}: {_shorten(value)!r} is not a number{comma}{open_quote}") from None
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    text = printable(text)
-    return text if len(text) <= length else f"{text[:length]}..."
-
-
-def _some(words: Iterable[object]) -> str:
-    """Return the first of many words, for a message."""
-    shown = [_shorten(str(word)) for word in words]
-    return ", ".join(shown[:10]) + (f" and {len(shown) - 10:,} more" if len(shown) > 10 else "")
+        raise UserError(f"{name}, row {row}, {shortened(column)}: {shortened(value)!r} is not a number{comma}{open_quote}") from None
 
 
 READERS: dict[str, Callable[[Path, SnapshotsConfig], _Table]] = {".npz": _read_npz, ".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv}
-"""By a file's ending."""
+"""Functions that read a table, by the extension of the file."""
 
 ACCEPTED = "a .csv (or .tsv, .txt) or .npz of points at several times"
 
-INSTEAD = {
-    ".h5ad": "; of an AnnData file save times and points by numpy.savez",
+ADVICE = {
+    ".h5ad": "; from an AnnData file, save times and points with numpy.savez",
     ".parquet": "; pandas.read_parquet(...).to_csv(..., index=False) writes a .csv",
     ".npy": "; numpy.savez writes an .npz",
 }
-"""What to do about tables of other kinds."""
+"""What to do with tables of other formats, by extension."""

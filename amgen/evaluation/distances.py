@@ -1,4 +1,8 @@
-"""Distances between samples of two distributions of points: maximum mean discrepancy and Wasserstein distances."""
+"""Distances between two sets of points: maximum mean discrepancy (MMD) and Wasserstein distances.
+
+They need no features, and points may have weights, so they suit populations of cells or particles. Points are NumPy arrays (N, D) and (M,
+D).
+"""
 
 from collections.abc import Callable
 
@@ -6,17 +10,22 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""k(x, y) of points (N, D) and (M, D), shape (N, M)."""
+"""A kernel k: takes points (N, D) and (M, D), returns the matrix of k(x_i, y_j), (N, M)."""
 
 BLOCK = 1000
-"""Rows of a kernel matrix that are in memory at once."""
+"""Number of rows of a kernel matrix that are in memory at once."""
 
 
 def gaussian_kernel(precision: float, factor: float = 1.0) -> Kernel:
-    """Return k(x, y) = factor exp(-precision |x - y|^2)."""
+    """Return the kernel k(x, y) = factor * exp(-precision |x - y|^2).
+
+    Args:
+        precision: inverse square of the length scale, above 0; 1 / (2 sigma^2) for a Gaussian of standard deviation sigma.
+        factor: k(x, x).
+    """
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return factor * np.exp(-precision * cdist(x, y, "sqeuclidean"))
@@ -27,14 +36,26 @@ def gaussian_kernel(precision: float, factor: float = 1.0) -> Kernel:
 def mmd_squared(
     x: np.ndarray, y: np.ndarray, kernel: Kernel, x_weights: np.ndarray | None = None, y_weights: np.ndarray | None = None
 ) -> float:
-    """Return the unbiased estimate of MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) (Gretton et al. 2012, lemma 6).
+    """Return the unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, JMLR 13, lemma 6).
+
+    MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y). It is 0 for equal distributions. The estimate is unbiased, so it may be below 0. The
+    first two means leave out the pairs of a point with itself.
 
     Args:
-        x: samples of one distribution, (N, D).
-        y: samples of the other, (M, D).
+        x: points of one distribution, (N, D), N >= 2.
+        y: points of the other distribution, (M, D), M >= 2.
         kernel: k.
-        x_weights: weights of the samples, (N,), in any unit; None for equal ones.
-        y_weights: weights of the samples, (M,).
+        x_weights: weights of the points x, (N,), not necessarily normalised; None for equal weights.
+        y_weights: weights of the points y, (M,).
+
+    Example:
+        >>> import numpy as np
+        >>> from amgen.evaluation.distances import gaussian_kernel, mmd_squared
+        >>> x, y = np.random.default_rng(0).normal(size=(2, 500, 3))
+        >>> abs(mmd_squared(x, y, gaussian_kernel(0.5))) < 0.01
+        True
+        >>> mmd_squared(x, y + 1, gaussian_kernel(0.5)) > 0.1
+        True
     """
     a, b = _normalised(x_weights, len(x)), _normalised(y_weights, len(y))
     return _within(x, a, kernel) + _within(y, b, kernel) - 2 * _between(x, a, y, b, kernel)
@@ -43,17 +64,30 @@ def mmd_squared(
 def wasserstein(
     x: np.ndarray, y: np.ndarray, power: int = 1, x_weights: np.ndarray | None = None, y_weights: np.ndarray | None = None
 ) -> float:
-    """Return W_p = (min over couplings of E |x - y|^p)^(1/p), exactly, with Euclidean distances.
+    """Return the Wasserstein distance W_p between two sets of points, exactly (Peyré and Cuturi 2019, arXiv 1803.00567, section 2.4).
+
+    W_p = (min over couplings of E |x - y|^p)^(1/p) with Euclidean distances, in the unit of the points. It is at least 0, and biased
+    upwards: two sets from the same distribution have a distance above 0, which falls with their sizes. Time and memory grow as N M and
+    more.
 
     Args:
-        x: samples of one distribution, (N, D).
-        y: samples of the other, (M, D).
+        x: points of one distribution, (N, D).
+        y: points of the other distribution, (M, D).
         power: p, at least 1.
-        x_weights: weights of the samples, (N,), in any unit; None for equal ones.
-        y_weights: weights of the samples, (M,).
+        x_weights: weights of the points x, (N,), not necessarily normalised; None for equal weights.
+        y_weights: weights of the points y, (M,).
 
     Raises:
-        UserError: if the numbers or weights differ and POT, which solves such problems, is not installed.
+        UserError: if the sets have different sizes or weights, and POT is not installed.
+
+    Example:
+        A shifted copy: the distance is the length of the shift.
+
+        >>> import numpy as np
+        >>> from amgen.evaluation.distances import wasserstein
+        >>> x = np.random.default_rng(0).normal(size=(100, 2))
+        >>> round(wasserstein(x, x + np.array([3.0, 4.0])), 6)
+        5.0
     """
     cost = cdist(x, y) ** power
     if len(x) == len(y) and x_weights is None and y_weights is None:
@@ -61,7 +95,7 @@ def wasserstein(
     try:
         import ot
     except ImportError:
-        raise UserError("transport between samples of unequal number or weight needs POT: pip install 'amgen[ot]'") from None
+        raise UserError("the Wasserstein distance of sets with different sizes or weights needs POT: pip install 'amgen[ot]'") from None
     a, b = _normalised(x_weights, len(x)), _normalised(y_weights, len(y))
     return float(ot.emd2(a, b, cost, numItermax=10_000_000)) ** (1 / power)
 

@@ -1,23 +1,25 @@
-"""The likelihood that a model gives to images, in bits per dimension.
+"""The likelihood of images under a model, in bits per dimension (bits/dim).
 
-Symbols: k the value of a pixel, 0 to 255; D the values of an image; q_0, q_1 the densities of the model at t = 0 and t = 1, q_1 being what
-its ODE dx/dt = v(t, x) makes of q_0.
+Symbols: k the value of a pixel, 0 to 255; D the number of values of an image; q_0, q_1 the densities of the model at t = 0 and t = 1. The
+ODE dx/dt = v(t, x) of the model transports q_0 to q_1.
 
-Along the ODE d/dt log q_t(x_t) = -div v(t, x_t), so that an image followed backwards from x_1 = x to x_0 has
+Along the ODE d/dt log q_t(x_t) = -div v(t, x_t). An image x is integrated backwards from x_1 = x to x_0. Then
 
     log q_1(x) = log q_0(x_0) - integral over [0, 1] of div v(t, x_t) dt.
 
-The divergence is the mean of e . J e over random signs e, J the Jacobian of v (Hutchinson); signs held fixed along the way give one
-unbiased estimate of the integral for each e (FFJORD, arXiv 1810.01367, section 3.1). They are all integrated beside the one point.
+The divergence is the mean of e . J e over random signs e, where J is the Jacobian of v (Hutchinson). Each e, kept fixed along the ODE,
+gives one unbiased estimate of the integral (FFJORD, Grathwohl et al. 2019, arXiv 1810.01367, section 3.1). All e are integrated together
+with the point.
 
-A density of 8-bit images is that of values made continuous: the model knows k as k/127.5 - 1, and level k stands for the cell of width
-1/127.5 about it, which is also what rounds to k when images are written:
+A density of 8-bit images is that of dequantised, continuous values. The model sees k as k/127.5 - 1. Level k stands for the cell of width
+1/127.5 around it; its values are also those that are rounded to k when images are written:
 
     x = (k + u - 1/2) / 127.5 - 1,  u uniform on [0, 1),    bits/dim = -log q_1(x) / (D ln 2) + log2(127.5).
 
-The last term is the width of a cell. x is 256/255 times the (k + u)/128 - 1 of the literature, whose offset is 7 = log2(128): densities
-scale by 255/256 for each dimension and the offset falls by log2(256/255), so that bits/dim mean the same. Both average to an upper bound
-of -log2 P(k) / D, where P(k) is the mass of the cell (Jensen). A density that is uniform over the cells has 8 bits/dim.
+The last term is the width of a cell. The literature often uses x = (k + u)/128 - 1 with the offset 7 = log2(128). Our x is 256/255 times
+that: densities scale by 255/256 for each dimension and the offset falls by log2(256/255). So bits/dim mean the same. Their
+mean is an upper bound of -log2 P(k) / D, where P(k) is the mass of the cell (Jensen; Theis et al. 2016, arXiv 1511.01844, section 3.1). A
+density that is uniform over the cells has 8 bits/dim. Low is good.
 """
 
 import math
@@ -28,29 +30,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amgen.batching import in_batches
 from amgen.config import ODE_SOLVERS, SDE_SOLVERS, SamplingConfig, change
+from amgen.core.batching import in_batches
+from amgen.core.errors import Diverged, UserError
+from amgen.core.processes import Processes
+from amgen.core.progress import Progress
+from amgen.core.randomness import Purpose, derive_seed, permutation, rademacher, uniforms
 from amgen.data import ImageDataset, open_dataset, to_float
-from amgen.dynamics import Dynamics
-from amgen.errors import Diverged, UserError
-from amgen.evaluation.metrics import Figure
+from amgen.dynamics import Dynamics, Entropic, Unbalanced
 from amgen.evaluation.reference import fingerprint
 from amgen.evaluation.report import Evaluation
-from amgen.kinds import Entropic, Unbalanced
-from amgen.labels import labels_of
+from amgen.evaluation.scores import Score
 from amgen.paths import Path
-from amgen.processes import Processes
-from amgen.progress import Progress
-from amgen.randomness import Purpose, derive_seed, permutation, rademacher, uniforms
-from amgen.sampling import Model, describe_solver, solver_of
+from amgen.sampling import Model, Request, describe_solver, labels_of, solver_of
 from amgen.solvers import ADAPTIVE, ODESolver
 
 DEFAULT_NUM = 1_000
 DEFAULT_PROBES = 4
 CELL = 2 / 255
-"""Width of the cell of a gray level, where images lie in [-1, 1]."""
+"""Width of the cell of a gray level, for images in [-1, 1]."""
 OFFSET = -math.log2(CELL)
-"""Bits/dim of a density of 1 for each dimension."""
+"""Bits/dim of a density of 1 in each dimension."""
 
 
 def evaluate(
@@ -63,39 +63,52 @@ def evaluate(
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     say: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Measure the bits/dim of images, each given its own class where the model has classes.
+    """Measure the bits/dim of images. A model with classes is given the class of each image.
 
-    An image's estimates are a function of (model, solver, seed, its index in the data), but that an adaptive solver chooses one step for
-    all images of a batch, which moves them within its tolerance.
+    The result is an upper bound of the negative log-likelihood of 8-bit images, in bits for each pixel and channel; low is good. See the
+    module for the formula. The estimates of an image are a function of (model, solver, seed, its index in the data). The exception: an
+    adaptive solver chooses one step for all images of a batch, which changes them within its tolerance.
 
     Args:
-        model: the model.
+        model: a model of images with balanced dynamics that starts from noise.
         options: solver and batch size, as `ode_options` returns them.
-        num: how many images, drawn from the data by the seed; by default all, at most 1,000.
-        seed: seed of that draw, of the dequantisation and of the probes.
-        probes: probes for each image; 0 computes the divergence exactly, at the price of one product for each dimension.
-        data: a folder, zip or data set of images, by default the training images; or options of their section `data` to change.
-        processes: those that share the work; each calls this function, and each gets the whole report.
-        say: takes lines of progress, on the main process.
+        num: number of images, chosen by the seed; by default all, at most 1,000.
+        seed: seed of the choice, of the dequantisation and of the probes.
+        probes: number of random signs for each image that estimate the divergence. 0 computes the divergence exactly, with one product for
+            each dimension.
+        data: a folder, zip or data set of images, by default the training images; or options of the section `data` to change.
+        processes: the processes that share the work. Each calls this function, and each gets the whole report.
+        say: called with lines of progress, on the main process.
 
     Raises:
-        UserError: if the model has no density that can be followed, or the images do not fit it or are too few.
-        Diverged: if an image meets values that are not finite.
+        UserError: if the model has no density that can be computed, the images do not fit the model, or there are too few images.
+        Diverged: if an image reaches values that are not finite.
+
+    Example:
+        >>> import amgen
+        >>> from amgen.evaluation.likelihood import evaluate, ode_options
+        >>> model = amgen.load("runs/digits")
+        >>> options = ode_options(model, {"solver": "heun", "steps": 2})
+        >>> evaluation = evaluate(model, options, num=4, say=lambda line: None)
+        >>> evaluation.principal.name, evaluation.sampling["NFE"]
+        ('bits/dim', 4)
+        >>> evaluation.principal.value > 0
+        True
     """
-    check(model, options.solver)
+    check_density(model, options.solver)
     solver = solver_of(options)
     assert isinstance(solver, ODESolver)  # as checked
     changes = data if isinstance(data, Mapping) else {"path": data}
     dataset = open_dataset(change(model.config.images, changes), say if processes.main else None)
-    labelled = labels_of(model.config, [0], images=dataset) is not None  # classes that do not fit are found before anything slow
-    indices = choose(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
+    labelled = labels_of(model.config, [0], Request(images=dataset)) is not None  # refuses classes that do not fit, before the slow work
+    indices = select_images(dataset, min(len(dataset), DEFAULT_NUM) if num is None else num, seed)
     start = time.perf_counter()
     found: list[tuple[int, list[float]]] = []
     evaluations = 0
 
     def prepared(batch: Sequence[int]) -> tuple[Dynamics, Tensor, Tensor | None]:
-        labels = labels_of(model.config, batch, images=dataset)
-        dynamics = Dynamics(model.action, model.kind, model.path, None if labels is None else labels.to(model.device))
+        labels = labels_of(model.config, batch, Request(images=dataset))
+        dynamics = Dynamics(model.action, model.dynamics, model.path, None if labels is None else labels.to(model.device))
         x = dequantise(dataset.images(batch), seed, batch).to(model.device)
         return dynamics, x, draw_probes(seed, batch, probes, x.shape[1:]).to(x) if probes else None
 
@@ -108,7 +121,7 @@ def evaluate(
         dynamics, x, signs = prepared(batch)
         return dynamics.velocity_and_divergence(1.0, x, signs)
 
-    progress = Progress(len(indices), "images", say, processes, "following images to noise")
+    progress = Progress(len(indices), "images", say, processes, "integrating images to noise")
     for batch, (values, needed) in in_batches(work, indices, options.batch_size, probe, model.device, processes, say):
         found += zip(batch, values.tolist(), strict=True)
         evaluations = max(evaluations, needed)
@@ -117,24 +130,29 @@ def evaluate(
     evaluations = max(processes.gather([evaluations]))
     guidance = model.config.sampling.guidance
     return Evaluation(
-        figures=[bits_figure(torch.tensor([bits[index] for index in indices], dtype=torch.float64), exact=not probes)],
+        scores=[bits_score(torch.tensor([bits[index] for index in indices], dtype=torch.float64), exact=not probes)],
         generated=0,
         real=len(indices),
+        # A condition of the score and a part of the report's file name, so the text stays as in version 0.1.0.
         reference=f"{dataset.source.description}, drawn by the seed from {len(dataset):,}{', each given its class' * labelled}",
         features=None,
         model=model.describe(),
         sampling={**describe_solver(options), "NFE": evaluations, "seed": seed, "probes": probes or "exact"},
         seconds={"integrating": time.perf_counter() - start},
-        choices={"images": fingerprint(dataset)},
-        warnings=[] if guidance == 1 else [f"the run draws with guidance {guidance:g}, which the likelihood leaves out"],
+        metric_options={"images": fingerprint(dataset)},
+        warnings=[] if guidance == 1 else [f"the run generates images with guidance {guidance:g}; the likelihood is that without guidance"],
     )
 
 
-def bits_figure(bits: Tensor, exact: bool) -> Figure:
-    """Return the mean of bits/dim, float64 (N, P), over N images with P estimates each, and the errors that are known of it.
+def bits_score(bits: Tensor, exact: bool) -> Score:
+    """Return the mean of bits/dim over images, and the standard errors.
 
-    The standard error comes of the spread over images, in which their dequantisation and their probes are drawn too. An image's estimates
-    are independent given the image, so that their spread tells the probes' part in it, if there are at least two.
+    The standard error comes from the spread over images, which includes the dequantisation and the probes of each image. The estimates of
+    one image by several probes are independent, so their spread gives the part of the probes in it.
+
+    Args:
+        bits: bits/dim of N images with P estimates each, float64, (N, P).
+        exact: whether the divergences were exact.
     """
     count, estimates = bits.shape
     deviation = float(bits.mean(dim=1).std())
@@ -147,100 +165,109 @@ def bits_figure(bits: Tensor, exact: bool) -> Figure:
     if exact:
         note += ", exact divergence"
     elif estimates == 1:
-        note += ", one probe each, whose part in it is not known"
+        note += ", one probe each, whose contribution is not known"
     else:
         one = float((bits.var(dim=1).mean() / estimates).sqrt())
         details |= {"probe_standard_error_of_one_image": one, "probe_standard_error": one / math.sqrt(count)}
-        note += f"; of it the probes make {one / math.sqrt(count):.2g}, and {one:.2g} for one image alone"
-    return Figure("bits/dim", float(bits.mean()), deviation / math.sqrt(count), note, details)
+        note += f"; the probes contribute {one / math.sqrt(count):.2g} to it, and {one:.2g} for a single image"
+    return Score("bits/dim", float(bits.mean()), deviation / math.sqrt(count), note, details)
 
 
 def ode_options(model: Model, changes: Mapping[str, Any]) -> SamplingConfig:
-    """Return the sampling settings of the run with some changed, for the ODE whose density is followed.
+    """Return the sampling settings of the run with changes, for the ODE of the model.
+
+    Args:
+        model: the model.
+        changes: sampling settings by name, such as solver, steps and batch_size; None keeps the run's setting.
 
     Raises:
-        UserError: for settings that do not exist or do not fit the model, or a model without such a density.
+        UserError: for settings that do not exist or do not fit the model, and for a model without a density.
     """
     solver = changes.get("solver") or model.config.sampling.solver
-    check(model, solver)
+    check_density(model, solver)
     for name in ("steps", "step_grid", "rho"):
         if solver in ADAPTIVE and changes.get(name) is not None:
             raise UserError(f"{name}={changes[name]}: {solver} chooses its own steps: leave it out, or choose a solver such as rk4")
     return model.options({**changes, "noise_level": 0.0})
 
 
-def check(model: Model, solver: str) -> None:
-    """Refuse a model whose density cannot be followed, and a solver that cannot follow it.
+def check_density(model: Model, solver: str) -> None:
+    """Refuse a model whose density cannot be computed, and a solver that does not solve ODEs.
 
     Raises:
         UserError: with the reason and an alternative.
     """
     model.config.image_shape  # noqa: B018 (refuses models of points)
-    if isinstance(model.kind, Entropic):
+    if isinstance(model.dynamics, Entropic):
         raise UserError(
             "entropic dynamics are an SDE, whose density does not follow from the action alone: "
             "score the model with amgen eval-fid, or train with dynamics.kind=balanced"
         )
-    if isinstance(model.kind, Unbalanced):
+    if isinstance(model.dynamics, Unbalanced):
         raise UserError(
-            "unbalanced dynamics create and destroy mass, so that carrying noise along leaves out a part of the density: "
-            "compare class shares with scripts/class_histogram.py, or train with dynamics.kind=balanced"
+            "unbalanced dynamics create and destroy mass, so the ODE gives only a part of the density: "
+            "compare class shares with scripts/experiments/class_histogram.py, or train with dynamics.kind=balanced"
         )
-    if model.path.guided:
+    if model.path.conditional:
         raise UserError(
-            f"path.kind={model.config.path.kind} starts from given images, so that what it generates has no density among all images: "
-            "compare with the truth by scripts/complete_images.py, or train with path.kind=linear"
+            f"path.kind={model.config.path.kind} starts from other images, so its results have no density among all images: "
+            "compare them with the truth by scripts/experiments/complete_images.py, or train with path.kind=linear"
         )
     if solver in SDE_SOLVERS:
-        raise UserError(f"solver={solver} is for SDEs, and a density is followed along the ODE: choose one of {', '.join(ODE_SOLVERS)}")
+        raise UserError(f"solver={solver} is for SDEs, and a density is computed along the ODE: choose one of {', '.join(ODE_SOLVERS)}")
     if model.device.type == "mps":
-        raise UserError("device=mps has no double precision, in which log densities add up: use --device cpu")
+        raise UserError("device=mps has no double precision, which log densities need: use --device cpu")
 
 
-def choose(dataset: ImageDataset, num: int, seed: int) -> list[int]:
-    """Return which `num` images to measure, in order, drawn without replacement: the first ones of a sorted folder are of one class.
+def select_images(dataset: ImageDataset, num: int, seed: int) -> list[int]:
+    """Return the indices of `num` images, sorted, chosen without replacement by the seed.
+
+    (The first images of a sorted folder would all be of one class.)
 
     Raises:
-        UserError: if there are not as many, or fewer than two are asked for.
+        UserError: if the data set has fewer images, or `num` is below 2.
     """
     if num > len(dataset):
-        raise UserError(f"num={num}: {dataset.source.description} has {len(dataset)} images: ask for at most as many")
+        raise UserError(f"num={num}: {dataset.source.description} has {len(dataset)} images: use at most {len(dataset)}")
     if num < 2:
-        raise UserError(f"num={num}: expected at least 2 images, of which a standard error can be had")
+        raise UserError(f"num={num}: expected at least 2 images, which the standard error needs")
     return permutation(seed, Purpose.LIKELIHOOD_IMAGES, 0, len(dataset))[:num].sort().values.tolist()
 
 
 def dequantise(images: Tensor, seed: int, indices: Sequence[int]) -> Tensor:
-    """Put uint8 images (B, C, H, W) anywhere in the cells of their levels, float32; a function of (seed, index)."""
+    """Return uint8 images (B, C, H, W) as float32 points, uniform in the cells of their levels; a function of (seed, index)."""
     places = uniforms(seed, Purpose.DEQUANTISATION, indices, images[0].numel()).reshape(images.shape)
     return to_float(images) + CELL * (places - 0.5)
 
 
 def draw_probes(seed: int, indices: Sequence[int], count: int, shape: Sequence[int]) -> Tensor:
-    """Draw signs, float32 (B, count, *shape); each probe is a function of (seed, index, its number)."""
+    """Return random signs, float32, (B, count, *shape). Each probe is a function of (seed, index, number of the probe)."""
     seeds = [derive_seed(seed, Purpose.TRACE_PROBE, probe) for probe in range(count)]
     return torch.stack([rademacher(seed, Purpose.TRACE_PROBE, indices, shape) for seed in seeds], dim=1)
 
 
 def bits_per_dimension(log_density: Tensor, dimension: int) -> Tensor:
-    """Turn log densities of dequantised images, in nats, into bits/dim, same shape."""
+    """Return log densities of dequantised images, in nats, as bits/dim, of the same shape."""
     return -log_density / (dimension * math.log(2)) + OFFSET
 
 
 def log_density(
     solver: ODESolver, dynamics: Dynamics, path: Path, x: Tensor, probes: Tensor | None = None, names: Sequence[str] | None = None
 ) -> Tensor:
-    """Return log q_1 of points, estimated by each probe, float64 (B, P); exact, (B, 1), without probes.
+    """Return log q_1 of points, in nats.
 
-    Velocities are computed in the points' precision, and add up in double precision.
+    Velocities are computed in the precision of the points, and summed in float64.
 
     Args:
-        solver: for the way back from t = 1 to 0.
-        dynamics: the motion.
-        path: where q_0 is known from.
+        solver: the ODE solver, used from t = 1 back to 0.
+        dynamics: the velocity and its divergence.
+        path: defines q_0.
         x: points at t = 1, (B, ...).
-        probes: random signs, (B, P, ...).
-        names: what to call each point in an error; by default by its row.
+        probes: random signs, (B, P, ...); None computes the divergence exactly.
+        names: name of each point for errors; by default its row.
+
+    Returns:
+        float64, (B, P): one estimate for each probe; (B, 1) without probes.
 
     Raises:
         Diverged: if a velocity, divergence or density is not finite.
@@ -256,14 +283,14 @@ def log_density(
 
     start = torch.cat([x.flatten(1).double(), x.new_zeros(len(x), estimates, dtype=torch.float64)], dim=1)
     end = solver.solve(motion, start, backward=True)
-    # Going back from 1 to 0, the rate div v has added up to minus its integral.
+    # Integrated from 1 to 0, so the sum of div v is minus its integral over [0, 1].
     return _finite(path.log_prior(end[:, :size])[:, None] + end[:, size:], names)
 
 
 def _finite(values: Tensor, names: Sequence[str]) -> Tensor:
-    """Return `values` (B, ...) if all are finite."""
+    """Return `values`, (B, D), if all are finite."""
     finite = torch.isfinite(values).all(dim=1)
     if not finite.all():
         first = names[int((~finite).nonzero()[0])]
-        raise Diverged(f"{first} meets values that are not finite on its way to noise: use more steps or another checkpoint")
+        raise Diverged(f"{first} reaches values that are not finite on the way to noise: use more steps or another checkpoint")
     return values

@@ -1,37 +1,42 @@
-"""How close restored images come to the truth, image by image: peak signal-to-noise ratio and structural similarity.
+"""How close are restored images to the truth? Peak signal-to-noise ratio (PSNR) and structural similarity (SSIM), image by image.
 
-PSNR = 10 log10(255^2 / e), e being the squared error averaged over all pixels and channels, those that were known included, and over all
-images. Papers often print the mean of the ratios of single images instead. That is infinite as soon as one image is restored exactly, which
-happens (a gray photograph needs no colours), and whatever finite number stands for infinity then outweighs hundreds of other images. So it
-is given beside the figure for the images that are not exact, with the number of those that are.
+PSNR = 10 log10(255^2 / e), in dB; e is the squared error, averaged over all pixels, channels and images. Known pixels count too. High is
+good. Papers often average the PSNR of single images instead. That value is infinite if one image is restored exactly (a gray photograph
+needs no colours), and a finite replacement outweighs hundreds of other images. So this average is given in addition, over the images that
+are not exact, with the number of exact ones.
 
-SSIM (Wang, Bovik, Sheikh and Simoncelli, IEEE Trans. Image Processing 13(4), 2004), by torchmetrics: Gaussian window of 11 pixels and
-sigma 1.5, K1 = 0.01, K2 = 0.03, at every position where the window lies wholly within the image, of each channel; their mean. On images
-smaller than that the window is the largest odd one that fits, and sigma shrinks with it.
+SSIM (Wang, Bovik, Sheikh and Simoncelli, IEEE Trans. Image Processing 13(4), 2004) is computed by torchmetrics: Gaussian window of 11
+pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, averaged over all channels and all positions of the window inside the image. It is at most 1,
+for equal images. For smaller images the window is the largest odd one that fits, and sigma shrinks with it.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from amgen.core.processes import Processes
 from amgen.data import to_uint8
-from amgen.evaluation.metrics import Figure
-from amgen.sampling import Model, Request, prepare
+from amgen.evaluation.features import FeatureExtractor
+from amgen.evaluation.frechet import frechet_distance
+from amgen.evaluation.moments import Moments
+from amgen.evaluation.scores import Computation, Score
+from amgen.sampling import Model, Request, Samples, start_batch
 
 RANGE = 255
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
 
 
-class Score(NamedTuple):
-    """What one restored image is worth.
+class ImageScore(NamedTuple):
+    """The scores of one restored image.
 
     Attributes:
-        squared_error: mean over pixels and channels, in gray levels squared.
+        squared_error: mean squared error over pixels and channels, in squared gray levels (0 to 255).
         similarity: SSIM, at most 1.
     """
 
@@ -40,22 +45,33 @@ class Score(NamedTuple):
 
 
 class Restoration:
-    """Scores of restored images by image index, so that several processes can score some each and join their `values`."""
+    """Collects the scores of restored images by image index. Several processes can each collect a part and join their `values`.
+
+    Example:
+        >>> import torch
+        >>> truths = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+        >>> restoration = Restoration()
+        >>> restoration.add([0, 1], truths + 5, truths)
+        >>> restoration.values()[0][""].squared_error
+        25.0
+        >>> [score.name for score in restoration_scores(restoration.values(), (1, 8, 8))]
+        ['PSNR', 'SSIM']
+    """
 
     def __init__(self) -> None:
-        self._values: dict[int, dict[str, Score]] = {}
+        self._values: dict[int, dict[str, ImageScore]] = {}
 
     def add(self, indices: Sequence[int], restored: Tensor, truths: Tensor, method: str = "") -> None:
-        """Score a batch against the truth.
+        """Compare a batch of restored images with the truth.
 
         Args:
             indices: index of each image.
             restored: uint8, (B, C, H, W).
-            truths: the same images as they are, likewise.
-            method: what restored them, in the names of the figures; empty for the model.
+            truths: the true images, uint8, (B, C, H, W).
+            method: how the images were restored, for the names of the scores; empty for the model.
 
         Raises:
-            ValueError: if the two are not uint8 or differ in shape.
+            ValueError: if the images are not uint8 or their shapes differ.
         """
         if restored.dtype != torch.uint8 or truths.dtype != torch.uint8 or restored.shape != truths.shape:
             raise ValueError(
@@ -64,27 +80,74 @@ class Restoration:
         errors = squared_errors(restored, truths).tolist()
         similarities = structural_similarities(restored, truths).tolist()
         for index, error, similarity in zip(indices, errors, similarities, strict=True):
-            self._values.setdefault(index, {})[method] = Score(error, similarity)
+            self._values.setdefault(index, {})[method] = ImageScore(error, similarity)
 
-    def values(self) -> dict[int, dict[str, Score]]:
+    def values(self) -> dict[int, dict[str, ImageScore]]:
         """Return the scores by image index and method."""
         return self._values
 
 
+class RestorationScores:
+    """Scores of a conditional model's images against the truth, beside baselines: methods without training.
+
+    Args:
+        model: the model.
+        request: the request that its images are generated by.
+        extractor: the features, for Fréchet distances of the baselines.
+        num: number of images.
+    """
+
+    def __init__(self, model: Model, request: Request, extractor: FeatureExtractor, num: int):
+        self.model, self.request, self.extractor = model, request, extractor
+        self.restoration = Restoration()
+        self.image_scores: dict[int, dict[str, ImageScore]] = {}
+        self.features = {name: torch.zeros(num, extractor.dimension) for name in baselines(model, [0], request)}
+
+    def add(self, samples: Samples) -> None:
+        """Compare a batch of generated images, and the baselines of the same images, with the truth."""
+        assert samples.truths is not None
+        self.restoration.add(samples.indices, samples.images, samples.truths)
+        for name, images in baselines(self.model, samples.indices, self.request).items():
+            self.restoration.add(samples.indices, images, samples.truths, name)
+            self.features[name][list(samples.indices)] = self.extractor(images)
+
+    def merge(self, processes: Processes) -> None:
+        """Give every process the scores and features of all processes."""
+        self.image_scores = dict(processes.gather(list(self.restoration.values().items())))
+        for features in self.features.values():
+            processes.merge(features)
+
+    def computations(self, real: Moments, distances: bool) -> list[Computation]:
+        """Return the computations of PSNR and SSIM and, if `distances`, of the baselines' Fréchet distances from real images."""
+
+        def frechet(name: str, features: Tensor) -> list[Score]:
+            return [Score(f"{self.extractor.distance_name} of {name}", frechet_distance(features, real))]
+
+        features = self.features if distances else {}
+        shape = self.model.config.image_shape
+        return [*(partial(frechet, *entry) for entry in features.items()), lambda: restoration_scores(self.image_scores, shape)]
+
+
 def baselines(model: Model, indices: Sequence[int], request: Request) -> dict[str, Tensor]:
-    """Return what methods without training make of what the model is given of its images, uint8 (B, C, H, W) by name of the method."""
-    batch = prepare(model, indices, request)
-    if batch.data is None:
+    """Return the model's inputs restored by methods without training, such as bicubic interpolation.
+
+    Returns:
+        Images, uint8, (B, C, H, W), by the name of the method; empty for a model that starts from noise alone.
+    """
+    data, conditioning = start_batch(model, indices, request)
+    if data is None:
         return {}
-    return {name: to_uint8(images).cpu() for name, images in model.path.baselines(batch.data, batch.dynamics.given).items()}
+    return {name: to_uint8(images).cpu() for name, images in model.path.baselines(data, conditioning).items()}
 
 
-def figures(values: Mapping[int, Mapping[str, Score]], shape: Sequence[int]) -> list[Figure]:
-    """Return PSNR and SSIM of each method, the model's first; the standard error of PSNR is that of the mean squared error, to first order.
+def restoration_scores(values: Mapping[int, Mapping[str, ImageScore]], shape: Sequence[int]) -> list[Score]:
+    """Return PSNR and SSIM of each method, those of the model first.
+
+    The standard error of PSNR follows from that of the mean squared error, to first order.
 
     Args:
         values: scores by image index and method, of all processes.
-        shape: of an image, (C, H, W).
+        shape: shape of an image, (C, H, W).
     """
     methods = dict.fromkeys(["", *(method for index in sorted(values) for method in values[index])])
     found = []
@@ -92,22 +155,46 @@ def figures(values: Mapping[int, Mapping[str, Score]], shape: Sequence[int]) -> 
         scores = [values[index][method] for index in sorted(values) if method in values[index]]
         if scores:
             suffix = f" ({method})" if method else ""
-            found += [_psnr_figure(f"PSNR{suffix}", scores, shape), _ssim_figure(f"SSIM{suffix}", scores, shape)]
+            found += [_psnr_score(f"PSNR{suffix}", scores, shape), _ssim_score(f"SSIM{suffix}", scores, shape)]
     return found
 
 
 def squared_errors(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean squared difference of each pair of uint8 images (B, C, H, W), in gray levels squared, float64 (B,)."""
+    """Return the mean squared error of each pair of uint8 images (B, C, H, W), in squared gray levels, float64 (B,)."""
     return (first.double() - second.double()).square().flatten(1).mean(dim=1)
 
 
 def psnr(squared_error: float) -> float:
-    """Return the peak signal-to-noise ratio of 8-bit images with this mean squared error > 0, in dB."""
+    """Return the peak signal-to-noise ratio of 8-bit images, 10 log10(255^2 / squared_error), in dB; high is good.
+
+    Args:
+        squared_error: mean squared error in squared gray levels (0 to 255), above 0.
+
+    Example:
+        >>> from amgen.evaluation.restoration import psnr
+        >>> round(psnr(25.0), 2)  # an error of 5 gray levels
+        34.15
+    """
     return 10 * math.log10(RANGE**2 / squared_error)
 
 
 def structural_similarities(first: Tensor, second: Tensor) -> Tensor:
-    """Return the SSIM of each pair of uint8 images (B, C, H, W), float64 (B,)."""
+    """Return the structural similarity (SSIM) of each pair of images, at most 1 (Wang et al. 2004, equation 13); see the module.
+
+    Args:
+        first: uint8, (B, C, H, W).
+        second: uint8, (B, C, H, W).
+
+    Returns:
+        float64, (B,).
+
+    Example:
+        >>> import torch
+        >>> from amgen.evaluation.restoration import structural_similarities
+        >>> images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+        >>> [round(value, 6) for value in structural_similarities(images, images).tolist()]
+        [1.0, 1.0]
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     height, width = first.shape[-2:]
@@ -115,26 +202,26 @@ def structural_similarities(first: Tensor, second: Tensor) -> Tensor:
     _, everywhere = structural_similarity_index_measure(
         first.double(), second.double(), sigma=sigma, data_range=float(RANGE), k1=K1, k2=K2, reduction="none", return_full_image=True
     )
-    # torchmetrics pads by reflection, and whether its mean counts what reaches into the padding depends on its version.
+    # torchmetrics pads by reflection. Whether its mean includes the padded border depends on its version, so we cut the border off.
     border = window // 2
     return everywhere[..., border : height - border, border : width - border].flatten(1).mean(dim=1)
 
 
 def window_of(height: int, width: int) -> tuple[int, float]:
-    """Return the side and the sigma of SSIM's window for images of this size; torchmetrics derives the side from sigma."""
+    """Return side and sigma of the SSIM window for images of this size, in pixels. (torchmetrics computes the side from sigma.)"""
     largest = min(height, width)
     window = min(WINDOW, largest - (largest + 1) % 2)
     return window, SIGMA * window / WINDOW
 
 
-def _psnr_figure(name: str, scores: Sequence[Score], shape: Sequence[int]) -> Figure:
+def _psnr_score(name: str, scores: Sequence[ImageScore], shape: Sequence[int]) -> Score:
     errors = [score.squared_error for score in scores]
-    least = 1 / (len(errors) * math.prod(shape))  # one value of all images off by one: what is exact throughout counts as that
+    least = 1 / (len(errors) * math.prod(shape))  # one value of one image is off by one: used if all images are exact
     mean, deviation = max(fmean(errors), least), _standard_error(errors)
     ratios = [psnr(error) for error in errors if error > 0]
     by_image = fmean(ratios) if ratios else None
     exact = len(errors) - len(ratios)
-    note = f"dB, of the mean squared error over {len(errors):,} images"
+    note = f"dB, from the mean squared error over {len(errors):,} images"
     note += "" if by_image is None else f"; mean over images {by_image:.4g}"
     note += f"; {exact:,} exact" if exact else ""
     details = {
@@ -146,12 +233,12 @@ def _psnr_figure(name: str, scores: Sequence[Score], shape: Sequence[int]) -> Fi
         "mean_over_images_standard_error": _standard_error(ratios),
         "exact": exact,
     }
-    return Figure(
+    return Score(
         name, psnr(mean), None if deviation is None else 10 / math.log(10) * deviation / mean, note, details, lower_is_better=False
     )
 
 
-def _ssim_figure(name: str, scores: Sequence[Score], shape: Sequence[int]) -> Figure:
+def _ssim_score(name: str, scores: Sequence[ImageScore], shape: Sequence[int]) -> Score:
     window, sigma = window_of(*shape[1:])
     similarities = [score.similarity for score in scores]
     details = {
@@ -164,9 +251,9 @@ def _ssim_figure(name: str, scores: Sequence[Score], shape: Sequence[int]) -> Fi
         "over": "positions of the window within the image, each channel",
     }
     note = f"mean over {len(scores):,} images, window of {window} pixels"
-    return Figure(name, fmean(similarities), _standard_error(similarities), note, details, lower_is_better=False)
+    return Score(name, fmean(similarities), _standard_error(similarities), note, details, lower_is_better=False)
 
 
 def _standard_error(values: Sequence[float]) -> float | None:
-    """Return the standard error of the mean; None of fewer than two values."""
+    """Return the standard error of the mean; None for fewer than two values."""
     return float(torch.tensor(values, dtype=torch.float64).std()) / len(values) ** 0.5 if len(values) > 1 else None

@@ -1,41 +1,46 @@
-"""Evaluations of one run under several settings or at several checkpoints: a table and a plot."""
+"""Evaluations of one run with several settings or at several checkpoints: a table and a plot."""
 
 import csv
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from amgen import checkpoints, sampling
-from amgen.config import SamplingConfig
-from amgen.errors import UserError
-from amgen.evaluation.evaluate import Evaluator
+from amgen import sampling
+from amgen.core.errors import UserError
+from amgen.core.files import replacing, write_text
+from amgen.evaluation.evaluator import Evaluator
 from amgen.evaluation.report import Evaluation
-from amgen.files import replacing, write_text
-from amgen.output import figure_of
+from amgen.model import checkpoints
 from amgen.sampling import Request
+from amgen.visualization.plots import new_figure
 
 
-def chosen_checkpoints(run: Path, text: str | None) -> list[Path]:
-    """Return the checkpoints that `--checkpoints` names: the one that `run` means by default, `all`, or steps such as 100,200.
+def select_checkpoints(run: Path, text: str | None) -> list[Path]:
+    """Return the checkpoints that `--checkpoints` names.
+
+    Args:
+        run: a run directory, a checkpoint or a file of weights.
+        text: "all", or steps such as "100,200"; None for the checkpoint that `run` itself means, the last one of a run directory.
 
     Raises:
         UserError: if one does not exist, or `run` is not a run directory.
     """
     if text is None:
         return [run if run.is_file() else checkpoints.find(run)]
-    there = {checkpoints.step_of(path): path for path in checkpoints.all_checkpoints(run)}
-    if not there:
+    existing = {checkpoints.step_of(path): path for path in checkpoints.all_checkpoints(run)}
+    if not existing:
         raise UserError(f"--checkpoints {text}: {run} is not a run directory with checkpoints")
     if text == "all":
-        return list(there.values())
+        return list(existing.values())
     steps = [part.strip() for part in text.split(",")]
-    missing = [step for step in steps if not step.isdigit() or int(step) not in there]
+    missing = [step for step in steps if not step.isdigit() or int(step) not in existing]
     if missing:
-        raise UserError(f"--checkpoints: {run} has no checkpoint of step {missing[0]}: choose all, or some of {', '.join(map(str, there))}")
-    return [there[int(step)] for step in steps]
+        raise UserError(
+            f"--checkpoints: {run} has no checkpoint of step {missing[0]}: choose all, or some of {', '.join(map(str, existing))}"
+        )
+    return [existing[int(step)] for step in steps]
 
 
 def evaluate_all(
@@ -48,17 +53,20 @@ def evaluate_all(
     weights: tuple[float | None, bool],
     say: Callable[[str], None] = print,
 ) -> tuple[list[Evaluation], list[dict[str, Any]]]:
-    """Evaluate every checkpoint with every combination of settings; return the evaluations and what distinguishes each.
+    """Evaluate every checkpoint with every combination of settings.
 
     Args:
-        evaluator: what measures.
-        folders: checkpoints.
-        combinations: settings that differ, as `parse` gives them.
-        changes: settings that all share, where they are not the run's.
-        num: images to generate for each.
-        request: what to generate; strength of guidance and noise level are those of the settings.
-        weights: rate of the averaged weights to use (None for the first) and whether to use the raw ones.
-        say: takes a line after each evaluation, on the main process, where there are several.
+        evaluator: the evaluator.
+        folders: the checkpoints.
+        combinations: combinations of settings, as `parse_sweep` returns them.
+        changes: settings of all evaluations that differ from the run's.
+        num: number of images to generate for each evaluation; None for the default of the evaluator.
+        request: what to generate.
+        weights: rate of the averaged weights (None for the first rate), and whether to use the raw weights instead.
+        say: called with a line after each of several evaluations, on the main process.
+
+    Returns:
+        The evaluations, and for each the settings that distinguish it.
     """
     evaluations: list[Evaluation] = []
     distinctions: list[dict[str, Any]] = []
@@ -66,7 +74,7 @@ def evaluate_all(
     for folder in folders:
         model = sampling.load(folder, *weights, device=evaluator.processes.device)
         for options, settings in [(model.options({**changes, **settings}), settings) for settings in combinations]:
-            evaluations.append(evaluator(model, options, num, request_of(request, options)))
+            evaluations.append(evaluator(model, options, num, request))
             distinctions.append({**({"checkpoint": model.source.name} if len(folders) > 1 else {}), **settings})
             if total > 1 and evaluator.processes.main:
                 what = ", ".join(f"{key} {value}" for key, value in distinctions[-1].items())
@@ -74,13 +82,8 @@ def evaluate_all(
     return evaluations, distinctions
 
 
-def request_of(request: Request, options: SamplingConfig) -> Request:
-    """Return a request with the guidance and the noise level of the settings."""
-    return replace(request, guidance=options.guidance, noise_level=options.noise_level)
-
-
 def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows, which may have different columns, as CSV."""
+    """Write rows as CSV. Rows may have different columns."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -90,7 +93,12 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], features: str) -> None:
-    """Print rows, whose figures' names may end in `features`; what no other row beats at as few evaluations is marked with a star."""
+    """Print rows as a table. A star marks the rows of the Pareto front; see `amgen.evaluation.report.table`.
+
+    Args:
+        rows: the rows.
+        features: the end that the names of scores have in common, which becomes the title of the table.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -103,9 +111,15 @@ def print_table(rows: Sequence[Mapping[str, Any]], features: str) -> None:
 
 
 def save_plot(file: Path, evaluations: Sequence[Evaluation], settings: Sequence[Mapping[str, Any]]) -> None:
-    """Plot the principal figure, with its standard error, over the NFE, or over the images trained on where several checkpoints differ."""
+    """Plot the principal score with its standard error over the NFE, or over the images of training if several checkpoints differ in them.
+
+    Args:
+        file: the image file; its ending chooses the format.
+        evaluations: the evaluations.
+        settings: for each evaluation, the settings that distinguish it. They name the lines.
+    """
     trained = len({evaluation.model["images_trained"] for evaluation in evaluations}) > 1
-    figure, axes = figure_of(6, 4)
+    figure, axes = new_figure(6, 4)
     for (name, places), marker in zip(_lines(settings, trained).items(), itertools.cycle("os^Dvx"), strict=False):
         part = [evaluations[place] for place in places]
         x = [evaluation.model["images_trained"] if trained else evaluation.sampling["NFE"] for evaluation in part]
@@ -115,7 +129,7 @@ def save_plot(file: Path, evaluations: Sequence[Evaluation], settings: Sequence[
         axes.errorbar(
             *([values[place] for place in order] for values in (x, y, errors)), marker=marker, markersize=5, capsize=2, label=name
         )
-    axes.set(xlabel="images trained on" if trained else "gradients of the action for an image (NFE)", ylabel=evaluations[0].principal.name)
+    axes.set(xlabel="images trained on" if trained else "gradient evaluations per image (NFE)", ylabel=evaluations[0].principal.name)
     if not trained:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -126,7 +140,7 @@ def save_plot(file: Path, evaluations: Sequence[Evaluation], settings: Sequence[
 
 
 def _lines(settings: Sequence[Mapping[str, Any]], trained: bool) -> dict[str, list[int]]:
-    """Group settings into the lines of a plot: those that differ in the number of steps or the tolerance alone share one."""
+    """Return the lines of a plot: label, and indices of its settings. Settings that differ in steps or tolerance only are one line."""
     found: dict[str, list[int]] = {}
     for place, setting in enumerate(settings):
         kept = {key: value for key, value in setting.items() if trained or key not in ("steps", "tolerance", "checkpoint")}

@@ -1,4 +1,4 @@
-"""Weights w(t) of the action-matching losses, with their derivatives."""
+"""Weights w(t) of the action-matching losses and their derivatives."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,27 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from amgen.core.names import TimeWeightName
+
 
 class TimeWeight:
-    """w(t) >= 0 and w'(t), the latter by automatic differentiation.
+    """w(t) >= 0, with w'(t) by automatic differentiation.
 
     Args:
         function: maps times (B,) to weights (B,), elementwise, by differentiable torch operations.
+
+    Attributes:
+        at_start: w(0).
+        at_end: w(1).
+        is_constant: whether w(t) = 1.
+
+    Example:
+        >>> import torch
+        >>> from amgen.losses import TIME_WEIGHTS, TimeWeight
+        >>> weight = TimeWeight(TIME_WEIGHTS["1-t"])
+        >>> t = torch.tensor([0.25, 0.5])
+        >>> weight(t).tolist(), weight.derivative(t).tolist(), weight.at_end
+        ([0.75, 0.5], [-1.0, -1.0], 0.0)
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
@@ -34,12 +49,12 @@ def _constant(t: Tensor) -> Tensor:
     return torch.ones_like(t)
 
 
-TIME_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+TIME_WEIGHTS: dict[TimeWeightName, Callable[[Tensor], Tensor]] = {
     "constant": _constant,
     "1-t": lambda t: 1 - t,
     "(1-t)^2": lambda t: (1 - t).square(),
 }
-"""Weights known by name."""
+"""Weights by their names in a configuration."""
 
 CONSTANT = TimeWeight(_constant)
 """w(t) = 1."""

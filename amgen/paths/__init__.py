@@ -1,38 +1,53 @@
-"""Probability paths between noise and data."""
+"""Probability paths q_t between noise (t = 0) and data (t = 1), and the random choices of a training sample.
+
+- `base`, `affine`, `schedules`: Path, and paths that mix noise and data: LinearPath, VPPath, TrigonometricPath
+- `known_pixels`, `colourisation`, `heat`: paths that start from the known part of an image
+- `torus`, `snapshots`: pixels on circles; snapshots of a population
+- `couplings`: which noise is paired with which image
+- `masses`: masses of samples that change in time
+- `time`: samplers of training times
+"""
 
 from amgen.paths.affine import AffinePath, LinearPath, TrigonometricPath, VPPath
-from amgen.paths.base import Boundary, Given, Path, PathSample
+from amgen.paths.base import Boundary, Conditioning, Path, PathSample
 from amgen.paths.colourisation import ColourisationPath
 from amgen.paths.couplings import Coupling, IndependentCoupling, OptimalTransportCoupling
 from amgen.paths.heat import HeatPath
 from amgen.paths.known_pixels import InPaintingPath, KnownPixelsPath, SuperResolutionPath
 from amgen.paths.masses import Masses
+from amgen.paths.schedules import SCHEDULES, Linear, Schedule, Trigonometric, VariancePreserving, make_schedule
 from amgen.paths.snapshots import SnapshotPath
 from amgen.paths.time import AdaptiveTimes, StratifiedTimes, TimeSampler, UniformTimes
 from amgen.paths.torus import TorusPath
 
 __all__ = [
+    "SCHEDULES",
     "AdaptiveTimes",
     "AffinePath",
     "Boundary",
     "ColourisationPath",
+    "Conditioning",
     "Coupling",
-    "Given",
     "HeatPath",
     "InPaintingPath",
     "IndependentCoupling",
     "KnownPixelsPath",
+    "Linear",
     "LinearPath",
     "Masses",
     "OptimalTransportCoupling",
     "Path",
     "PathSample",
+    "Schedule",
     "SnapshotPath",
     "StratifiedTimes",
     "SuperResolutionPath",
     "TimeSampler",
     "TorusPath",
+    "Trigonometric",
     "TrigonometricPath",
     "UniformTimes",
     "VPPath",
+    "VariancePreserving",
+    "make_schedule",
 ]

@@ -1,4 +1,4 @@
-"""From a blurred image to a sharp one: the heat equation backwards."""
+"""From a blurred image to a sharp one: the heat equation, backwards in time."""
 
 import math
 from functools import lru_cache
@@ -6,34 +6,48 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from amgen.core.devices import has_float64
+from amgen.core.errors import UserError
+from amgen.core.names import HEAT_BLUR, HEAT_NOISE
 from amgen.data.images import to_float, to_uint8
-from amgen.errors import UserError
-from amgen.paths.base import Given, Path, expand
-from amgen.precision import has_float64
+from amgen.paths.base import Conditioning, Path, expand
 
 
 class HeatPath(Path):
-    """x_t = D^T B(t) D x_1 + a(t) eps: an image that heat has spread in, less and less towards t = 1, with noise.
+    """x_t = D^T B(t) D x_1 + a(t) eps: an image blurred by the heat equation, less and less towards t = 1, with noise.
 
-    D is the orthonormal two-dimensional discrete cosine transform (DCT-II), in which the heat equation with insulated borders is diagonal:
-    B(t) = exp(-f^2 tau(t)), where f^2 = pi^2 (i^2/H^2 + j^2/W^2) at frequency (i, j). Spreading for a time tau is a Gaussian blur of
-    standard deviation sqrt(2 tau), which is blur (1 - t) pixels here: tau = blur^2 (1 - t)^2 / 2 and a = noise (1 - t). Detail of size
-    1/f appears about when the blur has shrunk to it, and the velocity is bounded. Compare Rissanen et al., arXiv 2206.13397.
+    D is the orthonormal two-dimensional discrete cosine transform (DCT-II). It makes the heat equation with insulated borders diagonal:
 
-    Condition: the blurred image at t = 0 without noise, rounded to 8 bits. The blur damps without erasing; in floating point alone the
-    digits beyond those of any picture would give the image away.
+        B(t) = exp(-f^2 tau(t)),    f^2 = pi^2 (i^2 / H^2 + j^2 / W^2) at frequency (i, j),
+        tau(t) = blur^2 (1 - t)^2 / 2,    a(t) = noise (1 - t).
+
+    The heat equation for a time tau is a Gaussian blur of standard deviation sqrt(2 tau), here blur (1 - t) pixels. Detail of size 1/f
+    appears when the blur has about that size, and the velocity is bounded. Compare Rissanen et al., arXiv 2206.13397. Blur and noise
+    decrease together, so that another schedule would only be another clock: this path takes none.
+
+    The condition is the blurred image at t = 0 without noise, rounded to 8 bits. The blur damps detail but does not erase it: without the
+    rounding, the network could recover the image from digits that no image file holds.
 
     Args:
         blur: standard deviation of the blur at t = 0, in pixels.
         noise: standard deviation of the noise at t = 0.
 
     Raises:
-        UserError: if either is not positive.
+        UserError: unless both are positive.
+
+    Example:
+        >>> import torch
+        >>> from amgen.paths import HeatPath
+        >>> path = HeatPath(blur=2.0)
+        >>> noise, images = torch.zeros(4, 1, 8, 8), torch.rand(4, 1, 8, 8)
+        >>> start, end = path.sample(torch.zeros(4), noise, images), path.sample(torch.ones(4), noise, images)
+        >>> bool(start.x.std() < images.std()), end.x.allclose(images, atol=1e-6)
+        (True, True)
     """
 
-    guided = True
+    conditional = True
 
-    def __init__(self, blur: float = 4.0, noise: float = 0.1):
+    def __init__(self, blur: float = HEAT_BLUR, noise: float = HEAT_NOISE):
         for name, value in {"blur": blur, "noise": noise}.items():
             if not value > 0:
                 raise UserError(f"path.{name}={value}: expected a positive number")
@@ -44,40 +58,40 @@ class HeatPath(Path):
         """Return the channels of the blurred image."""
         return channels
 
-    def given(self, data: Tensor, choices: Tensor | None = None) -> Given:
+    def conditioning(self, data: Tensor, auxiliary: Tensor | None = None) -> Conditioning:
         """Return the blurred image, (B, C, H, W)."""
-        return Given(to_float(to_uint8(self._start(data))).to(data.dtype))
+        return Conditioning(to_float(to_uint8(self._start(data))).to(data.dtype))
 
     def noise_scale(self, t: Tensor) -> Tensor:
         """Return a(t)."""
         return self.noise * (1 - t)
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t = D^T B' D x_1 + a' eps at times `t` (B,), with B'/B = blur^2 (1 - t) f^2."""
         spectrum, rate = _transform(data), self._rate(t, data)
         damped = (-0.5 * expand(1 - t, data) * rate).exp() * spectrum
         x, velocity = _back(damped).to(data.dtype), _back(rate * damped).to(data.dtype)
         return x + expand(self.noise_scale(t), data) * noise, velocity - self.noise * noise
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
         """Return the blurred images, not rounded, with noise."""
         if data is None:
             raise UserError("this model sharpens blurred images: give the images to start from (--condition-data)")
         return self._start(data) + self.noise * noise
 
-    def shown(self, data: Tensor, given: Given) -> Tensor:
+    def shown(self, data: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the blurred image."""
-        assert given.condition is not None
-        return given.condition
+        assert conditioning.condition is not None
+        return conditioning.condition
 
-    def baselines(self, data: Tensor, given: Given) -> dict[str, Tensor]:
+    def baselines(self, data: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
         """Return the blurred image."""
-        return {"blurred": self.shown(data, given)}
+        return {"blurred": self.shown(data, conditioning)}
 
-    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, given: Given) -> Tensor:
+    def posterior_noise(self, t: Tensor, x: Tensor, velocity: Tensor, conditioning: Conditioning) -> Tensor:
         """Return E[eps | x_t]: at each frequency (R x - v) / (R a - a') with R = B'/B, by the affine relation of x_t and u_t.
 
-        The denominator is noise (R (1 - t) + 1), never below noise.
+        The denominator is noise (R (1 - t) + 1), which is at least noise.
         """
         rate = self._rate(t, x)
         noise = (rate * _transform(x) - _transform(velocity)) / (self.noise * (rate * expand(1 - t, x) + 1))
@@ -86,7 +100,7 @@ class HeatPath(Path):
     def _start(self, data: Tensor) -> Tensor:
         """Return images blurred as at t = 0."""
         nothing = torch.zeros_like(data)
-        return self.interpolate(data.new_zeros(len(data)), nothing, data, Given())[0]
+        return self.interpolate(data.new_zeros(len(data)), nothing, data, Conditioning())[0]
 
     def _rate(self, t: Tensor, like: Tensor) -> Tensor:
         """Return B'/B = -tau' f^2 at times (B,) and the frequencies of images (B, C, H, W), shape (B, 1, H, W)."""
@@ -101,7 +115,7 @@ def _transform(x: Tensor) -> Tensor:
 
 
 def _back(spectrum: Tensor) -> Tensor:
-    """Return D^T of spectra (B, C, H, W), the images that they belong to."""
+    """Return D^T of spectra (B, C, H, W): the images with these spectra."""
     dtype, device = spectrum.dtype, spectrum.device
     return _cosines(spectrum.shape[2], dtype, device).T @ spectrum @ _cosines(spectrum.shape[3], dtype, device)
 
@@ -116,5 +130,5 @@ def _cosines(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _wide(x: Tensor) -> torch.dtype:
-    """Return the dtype to transform in: double, which no GPU rounds to TensorFloat-32, where the device has it."""
+    """Return the dtype of the transform: float64, which no GPU rounds to TensorFloat-32, if the device has it."""
     return torch.float64 if has_float64(x.device) else x.dtype

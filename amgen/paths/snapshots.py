@@ -1,11 +1,12 @@
-"""Between the snapshots of a population that is seen at times t_0 = 0 < ... < t_K = 1, each time through other samples.
+"""Paths between snapshots of a population at times t_0 = 0 < ... < t_K = 1, where each snapshot has samples of its own.
 
-A chain z = (x_0, ..., x_K) takes one point of each time. Between neighbours, with tau = (t - t_k) / (t_(k+1) - t_k),
+A multi-marginal tuple z = (x_0, ..., x_K) has one point of each time. Between two consecutive times, with tau = (t - t_k) / (t_(k+1) -
+t_k),
 
     x_t = (1 - tau) x_k + tau x_(k+1) + b eps,   u_t = (x_(k+1) - x_k) / (t_(k+1) - t_k),   m_t = (1 - tau) m_k + tau m_(k+1)
 
-with masses m and standard normal eps. How the points of neighbouring times are joined (independently, by optimal transport, or because
-they are the same particle) decides the marginals between the times; at the times they are the snapshots, smoothed by b.
+with masses m and standard normal eps. The coupling of consecutive snapshots (independent, by optimal transport, or given by the particles)
+determines the marginals between the times. At the times the marginals are the snapshots, smoothed by b.
 """
 
 from collections.abc import Sequence
@@ -14,29 +15,42 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amgen.paths.base import Given, Path, PathSample, expand, wrap
+from amgen.paths.base import Boundary, Conditioning, Constant, Path, PathSample, expand, wrap
 
 
 class SnapshotPath(Path):
-    """Straight lines between points of neighbouring times. Data are chains (B, K + 1, D + 1): points, and their masses as the last entry.
+    """Straight lines between points of consecutive snapshots.
+
+    Data are multi-marginal tuples (B, K + 1, D + 1): one point of each time, and its mass as the last entry.
 
     Args:
-        times: of the snapshots, increasing, in any unit; the first becomes t = 0 and the last t = 1.
+        times: times of the snapshots, increasing, in any unit; the first one becomes t = 0 and the last one t = 1.
         noise: b, standard deviation of the noise around the lines.
-        weighted: whether masses are heeded.
-        period: of every coordinate, for points on a torus, where lines go the shorter way round; None for none.
+        weighted: whether samples have the masses of the tuples; otherwise all masses are 1.
+        period: period of every coordinate, for points on a torus, where lines take the shorter way; None for no period.
+
+    Example:
+        >>> import torch
+        >>> from amgen.paths import SnapshotPath
+        >>> path = SnapshotPath(times=[0, 1, 2])
+        >>> points = torch.tensor([[0.0], [1.0], [5.0]])
+        >>> tuples = torch.cat([points, torch.ones(3, 1)], dim=1)[None]  # one tuple of three points in one dimension, with masses
+        >>> sample = path.sample(torch.tensor([0.75]), torch.zeros(1, 1), tuples)
+        >>> sample.x.tolist(), sample.velocity.tolist()
+        ([[3.0]], [[8.0]])
     """
 
-    guided = True
+    conditional = True
 
     def __init__(self, times: Sequence[float], noise: float = 0.0, weighted: bool = False, period: float | None = None):
         places = torch.tensor(list(times), dtype=torch.float64)
         self.times = (places - places[0]) / (places[-1] - places[0])
+        self._times = Constant(self.times)
         self.noise = noise
         self.weighted = weighted
         self.period = period
 
-    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def interpolate(self, t: Tensor, noise: Tensor, data: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Return x_t and u_t, both (B, D), at times `t` (B,)."""
         x, velocity = self._between(t, data[..., :-1])
         return self.finish(x + self.noise * noise if self.noise else x), velocity
@@ -46,21 +60,21 @@ class SnapshotPath(Path):
         mass, rate = self._between(t, data[..., -1:], periodic=False)
         return mass.squeeze(1), (rate / mass).squeeze(1)
 
-    def _between(self, t: Tensor, chains: Tensor, periodic: bool = True) -> tuple[Tensor, Tensor]:
-        """Interpolate chains (B, K + 1, F) at times (B,); return values and derivatives in t, (B, F)."""
-        times = self.times.to(t)
+    def _between(self, t: Tensor, tuples: Tensor, periodic: bool = True) -> tuple[Tensor, Tensor]:
+        """Interpolate tuples (B, K + 1, F) at times (B,); return values and derivatives in t, (B, F)."""
+        times = self._times.like(t)
         after = torch.searchsorted(times, t, right=True).clamp(1, len(times) - 1)
         length = times[after] - times[after - 1]
         row = torch.arange(len(t), device=t.device)
-        first = chains[row, after - 1]
-        step = chains[row, after] - first
+        first = tuples[row, after - 1]
+        step = tuples[row, after] - first
         if periodic and self.period is not None:
             step = wrap(step, self.period)
         share = (t - times[after - 1]) / length
         return first + expand(share, step) * step, step / expand(length, step)
 
     def noise_scale(self, t: Tensor) -> Tensor | None:
-        """Return b where there is noise: x_t is Gaussian given the chain."""
+        """Return b if it is positive: x_t is then Gaussian given the tuple."""
         return torch.full_like(t, self.noise) if self.noise else None
 
     def sample(
@@ -70,30 +84,38 @@ class SnapshotPath(Path):
         data: Tensor,
         density: Tensor | None = None,
         label: Tensor | None = None,
-        choices: Tensor | None = None,
-        keys: Tensor | None = None,
+        auxiliary: Tensor | None = None,
+        dropout_seeds: Tensor | None = None,
+        *,
+        boundary: bool = False,
+        score: bool = False,
     ) -> PathSample:
-        """Draw points along chains `data` (B, K + 1, D + 1), with their masses; otherwise as every path."""
-        sample = super().sample(t, noise, data, density, label, choices, keys)
-        end, _ = self.interpolate(torch.ones_like(t), noise, data, sample.given)
-        boundary = replace(sample.boundary, end=end)
+        """Return points on the lines of tuples `data` (B, K + 1, D + 1), with their masses; arguments as for every path."""
+        sample = super().sample(t, noise, data, density, label, auxiliary, dropout_seeds, boundary=boundary, score=score)
         if not self.weighted:
-            return replace(sample, boundary=boundary)
+            return sample
         mass, growth = self.masses(t, data)
-        boundary = replace(boundary, start_mass=data[:, 0, -1], end_mass=data[:, -1, -1])
-        return replace(sample, boundary=boundary, mass=mass, growth=growth)
+        return replace(sample, mass=mass, growth=growth)
 
-    def prior(self, noise: Tensor, data: Tensor | None = None, given: Given | None = None) -> Tensor:
-        """Return the chains' points of the first time, with noise."""
-        assert data is not None  # a guided path is always given some
+    def boundary(
+        self, noise: Tensor, data: Tensor, conditioning: Conditioning, label: Tensor | None = None, dropout_seeds: Tensor | None = None
+    ) -> Boundary:
+        """Return the points of the first and the last time, with noise and masses."""
+        start, end = (self.interpolate(data.new_full((len(data),), time), noise, data, conditioning)[0] for time in (0.0, 1.0))
+        masses = (data[:, 0, -1], data[:, -1, -1]) if self.weighted else (None, None)
+        return Boundary(start, end, label, conditioning.condition, dropout_seeds, *masses)
+
+    def prior(self, noise: Tensor, data: Tensor | None = None, conditioning: Conditioning | None = None) -> Tensor:
+        """Return the points of the first time, with noise."""
+        assert data is not None  # a conditional path always has data
         return self.finish(data[:, 0, :-1] + self.noise * noise)
 
     def start_mass(self, data: Tensor | None) -> Tensor | None:
-        """Return the chains' masses at the first time, (B,), where they are heeded."""
+        """Return the masses at the first time, (B,), if the path is weighted."""
         return data[:, 0, -1] if self.weighted and data is not None else None
 
-    def shown(self, data: Tensor, given: Given) -> Tensor:
-        """Return the chains' points of the first time."""
+    def shown(self, data: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return the points of the first time."""
         return data[:, 0, :-1]
 
     def finish(self, x: Tensor) -> Tensor:

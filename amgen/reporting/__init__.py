@@ -1,20 +1,25 @@
-"""A training run on one HTML page."""
+"""The report of a training run: one HTML page.
+
+- `collect`: read the contents of a run directory
+- `evaluations`: tables of evaluations that can be compared
+- `axes`, `charts`, `page`: the charts and the page
+"""
 
 from pathlib import Path
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 
 CONFIG = "config.yaml"
 
 
 def check_run(run: Path) -> None:
-    """Refuse what is no run directory; torch is not loaded for it.
+    """Check that `run` is a run directory, without loading torch.
 
     Raises:
-        UserError: saying what it is instead.
+        UserError: if it is not.
     """
     advice = "give the folder of a run that `amgen train` has written"
     if not run.is_dir():
         raise UserError(f"{run} is not a folder: {advice}")
     if not (run / CONFIG).is_file():
-        raise UserError(f"{run} is not a run directory, it holds no {CONFIG}: {advice}")
+        raise UserError(f"{run} is not a run directory: it holds no {CONFIG}: {advice}")

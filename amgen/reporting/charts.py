@@ -1,4 +1,4 @@
-"""Charts: where the lines, marks, ticks and words go. The page's template turns them into SVG."""
+"""The layout of charts: positions of lines, marks, ticks and texts. The template of the page turns it into SVG."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from amgen.reporting.axes import Axis
 WIDTH, PLOT_HEIGHT = 480, 200
 TOP, RIGHT, BOTTOM = 30, 14, 44
 CHARACTER, ROW = 6.4, 18
-"""Width of a character and height of a line of words, about, in the font of the page's charts."""
-MARKED = 60
-"""Points of a line up to which each has a mark."""
-THINNED = 480
-"""Points of a line beyond which only the extremes of each stretch are drawn."""
+"""Approximate width of a character and height of a line of text in charts, in pixels."""
+MAX_MARKED = 60
+"""Most points of a line that are drawn with marks."""
+MAX_POINTS = 480
+"""Most points of a line, about; longer lines are thinned."""
 STYLES = 8
-"""Colours, dashes and marks that differ; the next series of the same colours have hollow marks and other dashes."""
+"""Number of colours, dashes and marks. Further series repeat the colours with hollow marks and other dashes."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point; `error` is the standard error of y, 0 where it has none."""
+    """A point of a series; `error` is the standard error of y, 0 if there is none."""
 
     x: float
     y: float
@@ -30,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points that belong together, by rising x, and what they are; the label may be empty where there is one series."""
+    """Points of one line, in rising order of x, and its label. The label of a single series may be empty."""
 
     label: str
     points: Sequence[Point]
@@ -38,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick: its place in the drawing, and what is written there."""
+    """A tick: its position in the chart, in pixels, and its text."""
 
     at: float
     label: str
@@ -46,27 +46,27 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point in the drawing, its standard error from `low` to `high` if it has one, and what it says when pointed at."""
+    """A point in the chart: its position, the ends of its error bar, and the text of its tooltip. `low` equals `high` without an error."""
 
     x: float
     y: float
     low: float
     high: float
-    words: str
+    tooltip: str
 
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the drawing.
+    """A series in the chart.
 
     Attributes:
-        label: what it is; empty for a single one.
+        label: its name in the legend; empty for a single series.
         style: number of its colour and mark.
-        dash: number of its dashes.
-        hollow: whether marks are.
-        path: the line, in SVG's words.
-        marks: its points; empty where they would run into each other.
-        key: place of its entry in the legend.
+        dash: number of its dash pattern.
+        hollow: whether its marks are hollow.
+        path: the line, as an SVG path.
+        marks: its points; empty if there are too many to show.
+        legend: position of its entry in the legend.
     """
 
     label: str
@@ -75,28 +75,31 @@ class Line:
     hollow: bool
     path: str
     marks: list[Mark]
-    key: tuple[float, float]
+    legend: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing, y downwards, and what it says to those who do not see it.
+    """The layout of a chart, in pixels; y points downwards.
 
     Attributes:
-        key: identifies it on the page.
+        identifier: its identifier on the page.
         title: heading.
-        note: conditions that hold for all that is drawn; may be empty.
-        description: what is to be seen.
+        note: conditions of all series; may be empty.
+        description: the content as text, for screen readers.
         x_label: name and unit of the horizontal axis.
-        y_label: of the vertical one.
-        left: where the plot begins.
-        height: of the drawing; the width is WIDTH.
-        x_ticks: along the bottom.
-        y_ticks: along the side.
+        y_label: name and unit of the vertical axis.
+        left: left end of the plot.
+        height: height of the chart; the width is WIDTH.
+        x_ticks: ticks of the horizontal axis.
+        y_ticks: ticks of the vertical axis.
         lines: the series.
+        right: right end of the plot.
+        top: upper end of the plot.
+        bottom: lower end of the plot.
     """
 
-    key: str
+    identifier: str
     title: str
     note: str
     description: str
@@ -112,33 +115,46 @@ class Chart:
     bottom: float = TOP + PLOT_HEIGHT
 
 
-def draw(key: str, title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis, x_name: str, y_name: str, note: str = "") -> Chart:
-    """Lay out a chart of one or more series, none of them empty."""
+def make_chart(
+    identifier: str, title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis, x_name: str, y_name: str, note: str = ""
+) -> Chart:
+    """Return the layout of a chart.
+
+    Args:
+        identifier: its identifier on the page.
+        title: heading.
+        series: one or more series, none of them empty.
+        x_axis: the horizontal axis.
+        y_axis: the vertical axis.
+        x_name: name of the horizontal axis.
+        y_name: name of the vertical axis.
+        note: conditions of all series.
+    """
     left = 12 + CHARACTER * max(map(len, y_axis.labels))
     right, bottom = WIDTH - RIGHT, TOP + PLOT_HEIGHT
-    inset = 10 if x_axis.logarithmic else 0  # where nothing else keeps marks from the ends
+    inset = 10 if x_axis.logarithmic else 0  # keeps marks away from the ends of the axis
 
-    def across(x: float) -> float:
-        return round(left + inset + (right - left - 2 * inset) * x_axis.place(x), 1)
+    def x_position(x: float) -> float:
+        return round(left + inset + (right - left - 2 * inset) * x_axis.position(x), 1)
 
-    def down(y: float) -> float:
-        return round(bottom - PLOT_HEIGHT * y_axis.place(y), 1)
+    def y_position(y: float) -> float:
+        return round(bottom - PLOT_HEIGHT * y_axis.position(y), 1)
 
     def mark(label: str, point: Point) -> Mark:
         error = f" ± {point.error:.2g}" if point.error else ""
-        words = f"{label + ': ' if label else ''}{point.y:.4g}{error} at {number(point.x)} {x_name}"
-        return Mark(across(point.x), down(point.y), down(point.y - point.error), down(point.y + point.error), words)
+        tooltip = f"{label + ': ' if label else ''}{point.y:.4g}{error} at {number(point.x)} {x_name}"
+        return Mark(x_position(point.x), y_position(point.y), y_position(point.y - point.error), y_position(point.y + point.error), tooltip)
 
-    keys, rows = _legend([one.label for one in series], left)
+    legend, rows = _legend([one.label for one in series], left)
     lines = []
-    for place, one in enumerate(series):
+    for index, one in enumerate(series):
         means = [Point(x, _mean([point.y for point in points])) for x, points in groupby(thin(one.points), key=lambda point: point.x)]
-        path = "M" + "L".join(f"{across(point.x)},{down(point.y)}" for point in means) if len(means) > 1 else ""
-        marks = [mark(one.label, point) for point in one.points] if len(one.points) <= MARKED else []
-        turn, style = divmod(place, STYLES)
-        lines.append(Line(one.label, style, (style + 3 * turn) % STYLES, turn % 2 == 1, path, marks, keys[place]))
+        path = "M" + "L".join(f"{x_position(point.x)},{y_position(point.y)}" for point in means) if len(means) > 1 else ""
+        marks = [mark(one.label, point) for point in one.points] if len(one.points) <= MAX_MARKED else []
+        repetition, style = divmod(index, STYLES)
+        lines.append(Line(one.label, style, (style + 3 * repetition) % STYLES, repetition % 2 == 1, path, marks, legend[index]))
     return Chart(
-        key=key,
+        identifier=identifier,
         title=title,
         note=note,
         description=_describe(series, x_name, y_name, y_axis),
@@ -146,31 +162,31 @@ def draw(key: str, title: str, series: Sequence[Series], x_axis: Axis, y_axis: A
         y_label=_axis_label(y_name, y_axis),
         left=left,
         height=bottom + BOTTOM + ROW * rows,
-        x_ticks=[Tick(across(tick), label) for tick, label in zip(x_axis.ticks, x_axis.labels, strict=True)],
-        y_ticks=[Tick(down(tick), label) for tick, label in zip(y_axis.ticks, y_axis.labels, strict=True)],
+        x_ticks=[Tick(x_position(tick), label) for tick, label in zip(x_axis.ticks, x_axis.labels, strict=True)],
+        y_ticks=[Tick(y_position(tick), label) for tick, label in zip(y_axis.ticks, y_axis.labels, strict=True)],
         lines=lines,
     )
 
 
-def thin(points: Sequence[Point], most: int = THINNED) -> list[Point]:
-    """Keep the ends of a long line and the extremes of each stretch of it, about `most` points in all: no spike is lost."""
+def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
+    """Return about `most` points of a long line: its ends, and the lowest and highest point of each section. So no spike is lost."""
     if len(points) <= most:
         return list(points)
     length = math.ceil(2 * len(points) / most)
     kept = {0, len(points) - 1}
     for start in range(0, len(points), length):
-        stretch = range(start, min(start + length, len(points)))
-        kept |= {min(stretch, key=lambda place: points[place].y), max(stretch, key=lambda place: points[place].y)}
-    return [points[place] for place in sorted(kept)]
+        section = range(start, min(start + length, len(points)))
+        kept |= {min(section, key=lambda index: points[index].y), max(section, key=lambda index: points[index].y)}
+    return [points[index] for index in sorted(kept)]
 
 
 def number(value: float) -> str:
-    """Write a number for people: counts with separators, others with four digits."""
+    """Return a number as text: whole numbers with thousands separators, others with four digits."""
     return f"{value:,.0f}" if abs(value) < 1e15 and value == int(value) else f"{value:.4g}"
 
 
 def _legend(labels: Sequence[str], left: float) -> tuple[list[tuple[float, float]], int]:
-    """Return the place of each entry of the legend, below the plot, and how many rows they take; none without labels."""
+    """Return the position of each entry of the legend below the plot, and the number of rows; 0 rows without labels."""
     if not any(labels):
         return [(0.0, 0.0) for _ in labels], 0
     places: list[tuple[float, float]] = []
@@ -190,7 +206,7 @@ def _axis_label(name: str, axis: Axis) -> str:
 
 
 def _describe(series: Sequence[Series], x_name: str, y_name: str, y_axis: Axis) -> str:
-    """Say in words what a chart shows."""
+    """Return the content of a chart as text."""
     sentences = [f"{y_name} against {x_name}{', on a logarithmic scale' if y_axis.logarithmic else ''}."]
     for one in series:
         first, last = one.points[0], one.points[-1]

@@ -1,4 +1,4 @@
-"""What a run directory holds, read without trust: whatever cannot be read is left out and named, with the reason."""
+"""The contents of a run directory. Files that cannot be read are skipped, and listed with the reason."""
 
 import json
 import platform
@@ -14,26 +14,28 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from amgen import __version__, checkpoints, config
+from amgen import __version__, config
 from amgen.config import Config
-from amgen.errors import UserError
-from amgen.evaluation.report import Evaluation
+from amgen.config.wording import expected
+from amgen.core.errors import UserError
+from amgen.evaluation.report import OLD_KEYS, Evaluation, with_current_keys
+from amgen.model import checkpoints
+from amgen.model.weights_file import read_images
 from amgen.reporting import CONFIG, check_run
-from amgen.wording import expected
 
 GRIDS = 12
-"""Most sample grids on a page."""
+"""Most image grids of samples on a page."""
 LARGEST_SIDE = 1024
-"""Pixels of a grid's longer side; larger ones are reduced to it, or a page would take tens of megabytes."""
+"""Largest width and height of an image grid, in pixels. Larger ones are reduced: a page would have tens of megabytes."""
 LARGEST_NUMBER = 1e300
-"""Beyond it a number is as good as infinite, and differences might be."""
+"""Larger numbers count as infinite, because differences of them may overflow."""
 
 _EVALUATION = TypeAdapter(Evaluation)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that could not be read: its name in the run directory, and why."""
+    """A file or entry that could not be read: its name in the run directory, and the reason."""
 
     name: str
     reason: str
@@ -41,15 +43,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Grid:
-    """A picture of samples, drawn after `images` images of training.
+    """An image grid of samples.
 
     Attributes:
-        images: images seen.
-        data: the encoded picture.
+        images: images seen in training when the grid was made.
+        data: the encoded image.
         mime: its media type.
-        width: of `data`, in pixels.
-        height: of `data`, in pixels.
-        original: width and height in the file, if the picture was reduced.
+        width: width of `data`, in pixels.
+        height: height of `data`, in pixels.
+        original: width and height in the file, if the grid was reduced.
     """
 
     images: int
@@ -61,26 +63,26 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """An evaluation, and the file that it was read from."""
+class StoredEvaluation:
+    """An evaluation and the file that it was read from."""
 
     file: str
     evaluation: Evaluation
 
     @property
     def images(self) -> int:
-        """Images that the model was trained on."""
+        """Number of images that the model was trained on."""
         return int(self.evaluation.model["images_trained"])
 
     @property
     def weights(self) -> str:
-        """Which weights of the model."""
+        """Name of the weights, such as "ema-0.998"."""
         return str(self.evaluation.model.get("weights", ""))
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A checkpoint: its name, the images seen, the weights that it holds and its size in bytes."""
+class SavedCheckpoint:
+    """A checkpoint: its name, the images seen, the names of its weights and its size in bytes."""
 
     name: str
     images: int
@@ -90,19 +92,19 @@ class Saved:
 
 @dataclass
 class RunRecord:
-    """What is known of a run.
+    """The contents of a run directory.
 
     Attributes:
-        name: of the run directory.
-        config_text: config.yaml as it is.
+        name: name of the run directory.
+        config_text: the text of config.yaml.
         options: its sections; empty if they cannot be read.
-        config: the same, checked; None if this version of amgen refuses them.
-        metrics: a dict for each line of metrics.jsonl, with what machine.jsonl tells of it, finite numbers alone, by images seen.
-        grids: sample grids, by images seen, at most GRIDS of them.
-        grid_count: how many there are in the run directory.
-        evaluations: by images trained on, solver and NFE.
-        checkpoints: oldest first, and at the end the best one if it was kept.
-        skipped: what could not be read.
+        config: the options, checked; None if this version of amgen does not accept them.
+        metrics: the finite numbers of each line of metrics.jsonl and machine.jsonl, sorted by images seen.
+        grids: image grids of samples, sorted by images seen, at most GRIDS.
+        grid_count: number of image grids in the run directory.
+        evaluations: sorted by images of training, solver and NFE.
+        checkpoints: oldest first; then the best one, if there is one.
+        skipped: files and entries that could not be read.
     """
 
     name: str
@@ -112,14 +114,14 @@ class RunRecord:
     metrics: list[dict[str, float]] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
     grid_count: int = 0
-    evaluations: list[Evaluated] = field(default_factory=list)
-    checkpoints: list[Saved] = field(default_factory=list)
+    evaluations: list[StoredEvaluation] = field(default_factory=list)
+    checkpoints: list[SavedCheckpoint] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and when a report is written."""
+    """Time and software of the report."""
 
     written: datetime
     amgen: str
@@ -130,7 +132,7 @@ class Environment:
 
     @classmethod
     def here(cls) -> "Environment":
-        """Describe this process."""
+        """Return the environment of this process."""
         return cls(
             written=datetime.now().astimezone(),
             amgen=__version__,
@@ -142,10 +144,17 @@ class Environment:
 
 
 def collect(run: Path) -> RunRecord:
-    """Read a run directory.
+    """Return the contents of a run directory.
 
     Raises:
-        UserError: if it is none.
+        UserError: if `run` is not a run directory.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from amgen.reporting.collect import collect
+        >>> record = collect(Path("runs/digits"))
+        >>> record.name, record.skipped
+        ('digits', [])
     """
     check_run(run)
     record = RunRecord(run.resolve().name)
@@ -158,7 +167,7 @@ def collect(run: Path) -> RunRecord:
     for name, read in {"samples": _read_grids, "eval": _read_evaluations, checkpoints.folder_of(run).name: _read_checkpoints}.items():
         try:
             read(run / name, record)
-        except (OSError, UserError) as error:  # a folder that may not be looked into
+        except (OSError, UserError) as error:  # a folder without read permission
             record.skipped.append(Skipped(name, getattr(error, "strerror", None) or str(error)))
     return record
 
@@ -169,7 +178,7 @@ def _read_config(file: Path, record: RunRecord) -> None:
         record.options = config.read_yaml(str(file))
         record.config = config.load(str(file))
     except (UserError, ValueError, RecursionError) as error:
-        record.skipped.append(Skipped(file.name, f"shown as it is, since this version of amgen does not read it: {error}"))
+        record.skipped.append(Skipped(file.name, f"shown as text only, because this version of amgen cannot read it: {error}"))
 
 
 def _read_metrics(file: Path, record: RunRecord) -> list[dict[str, float]]:
@@ -191,20 +200,20 @@ def _read_metrics(file: Path, record: RunRecord) -> list[dict[str, float]]:
             continue
         values = {key: float(value) for key, value in entries.items() if _is_number(value)}
         if values.get("images", -1.0) < 0:
-            record.skipped.append(Skipped(name, "it does not say how many images were seen"))
+            record.skipped.append(Skipped(name, "it has no number of images seen"))
             continue
         found.append(values)
         if len(values) < len(entries):
-            strange = ", ".join(key for key in entries if key not in values)
-            record.skipped.append(Skipped(name, f"not a finite number: {strange}"))
+            other = ", ".join(key for key in entries if key not in values)
+            record.skipped.append(Skipped(name, f"not a finite number: {other}"))
     return found
 
 
 def _read_grids(folder: Path, record: RunRecord) -> None:
     found: list[tuple[int, Path]] = []
     for file in _entries(folder, ".png"):
-        noun, _, images = file.stem.partition("-")
-        if noun not in ("images", "points"):  # what the items are; pictures of other names are a user's own
+        modality, _, images = file.stem.partition("-")
+        if modality not in ("images", "points"):  # a file of the user
             continue
         if images.isascii() and images.isdigit():
             found.append((int(images), file))
@@ -212,25 +221,25 @@ def _read_grids(folder: Path, record: RunRecord) -> None:
             record.skipped.append(Skipped(f"samples/{file.name}", "its name does not end in a number of images"))
     found.sort()
     record.grid_count = len(found)
-    for images, file in evenly(found, GRIDS):
+    for images, file in evenly_spaced(found, GRIDS):
         try:
             record.grids.append(_read_grid(images, file))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL raises for damaged files
-            record.skipped.append(Skipped(f"samples/{file.name}", f"not a picture that can be read ({error})"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL raises these for damaged files
+            record.skipped.append(Skipped(f"samples/{file.name}", f"not an image that can be read ({error})"))
 
 
 def _read_grid(images: int, file: Path) -> Grid:
     _check_regular(file)
     data = file.read_bytes()
-    with Image.open(BytesIO(data)) as picture:
-        picture.load()
-        size, mime = picture.size, Image.MIME[picture.format or ""]
+    with Image.open(BytesIO(data)) as image:
+        image.load()
+        size, mime = image.size, Image.MIME[image.format or ""]
         if max(size) <= LARGEST_SIDE:
             return Grid(images, data, mime, size[0], size[1])
-        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
         buffer = BytesIO()
-        picture.save(buffer, format="png")
-    return Grid(images, buffer.getvalue(), "image/png", picture.width, picture.height, size)
+        image.save(buffer, format="png")
+    return Grid(images, buffer.getvalue(), "image/png", image.width, image.height, size)
 
 
 def _read_evaluations(folder: Path, record: RunRecord) -> None:
@@ -243,11 +252,11 @@ def _read_evaluations(folder: Path, record: RunRecord) -> None:
             continue
         for part, entry in _evaluations_in(name, contents):
             try:
-                record.evaluations.append(Evaluated(name, _evaluation(entry)))
+                record.evaluations.append(StoredEvaluation(name, _evaluation(entry)))
             except ValueError as error:
                 record.skipped.append(Skipped(part, str(error)))
 
-    def order(found: Evaluated) -> tuple[int, str, float]:
+    def order(found: StoredEvaluation) -> tuple[int, str, float]:
         sampling = found.evaluation.sampling
         return found.images, str(sampling.get("solver")), nfe_of(found.evaluation) or 0
 
@@ -255,7 +264,7 @@ def _read_evaluations(folder: Path, record: RunRecord) -> None:
 
 
 def _evaluations_in(name: str, contents: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the contents of each evaluation in a file: itself, or those of a sweep."""
+    """Yield the name and the contents of each evaluation in a file: one, or those of a sweep."""
     entries = contents.get("evaluations")
     if not isinstance(entries, list):
         yield name, contents
@@ -265,26 +274,28 @@ def _evaluations_in(name: str, contents: dict[str, Any]) -> Iterator[tuple[str, 
 
 
 def _evaluation(entry: Any) -> Evaluation:
-    """Check an evaluation.
+    """Return the evaluation of a report, written by this version of amgen or an older one.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: if the report is damaged.
     """
-    if not isinstance(entry, dict) or "figures" not in entry:
-        raise ValueError("it holds no figures, so it is of another version of amgen or no evaluation")
+    contents = with_current_keys(entry) if isinstance(entry, dict) else {}
+    if "scores" not in contents:
+        raise ValueError("it holds no scores, so it is of another version of amgen or not an evaluation")
     try:
-        evaluation = _EVALUATION.validate_python(entry)
+        evaluation = _EVALUATION.validate_python(contents)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
+        in_file = {new: old for old, new in OLD_KEYS.items() if old in entry}
+        place = ".".join(in_file.get(str(part), str(part)) for part in problem["loc"])
         if problem["type"] == "missing":
             raise ValueError(f"it lacks {place}") from None
         raise ValueError(f"{place}: expected {expected(problem['type'], problem.get('ctx', {}))}") from None
-    if not evaluation.figures:
-        raise ValueError("its list of figures is empty")
-    for figure in evaluation.figures:
-        if not _is_number(figure.value) or not _is_number(figure.standard_error or 0.0):
-            raise ValueError(f"{figure.name} is not a finite number")
+    if not evaluation.scores:
+        raise ValueError("its list of scores is empty")
+    for score in evaluation.scores:
+        if not _is_number(score.value) or not _is_number(score.standard_error or 0.0):
+            raise ValueError(f"{score.name} is not a finite number")
     if not all(map(_is_number, evaluation.seconds.values())):
         raise ValueError("seconds are not finite numbers")
     images = evaluation.model.get("images_trained")
@@ -301,27 +312,27 @@ def _read_checkpoints(place: Path, record: RunRecord) -> None:
             for file in files:
                 _check_regular(file)
             weights = tuple(file.stem for file in files if file.suffix == ".safetensors" and file.stem != "optimizer")
-            images = checkpoints.read_images(folder / f"{checkpoints.ACTION}.safetensors")
-            record.checkpoints.append(Saved(folder.name, images, weights, sum(file.stat().st_size for file in files)))
+            images = read_images(folder / f"{checkpoints.ACTION}.safetensors")
+            record.checkpoints.append(SavedCheckpoint(folder.name, images, weights, sum(file.stat().st_size for file in files)))
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             record.skipped.append(Skipped(f"checkpoints/{folder.name}", str(error)))
 
 
 def nfe_of(evaluation: Evaluation) -> float | None:
-    """Return the number of gradients an image took, None where an evaluation does not say."""
+    """Return the number of gradient evaluations per image (NFE); None if the report does not say."""
     value = evaluation.sampling.get("NFE")
     return float(value) if _is_number(value) else None
 
 
-def evenly(items: list[Any], most: int) -> list[Any]:
-    """Choose at most `most` of `items` at even distances, the first and the last among them."""
+def evenly_spaced(items: list[Any], most: int) -> list[Any]:
+    """Return at most `most` of `items` at even distances, with the first and the last one."""
     if len(items) <= most:
         return items
-    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def _read_text(file: Path) -> str:
-    """Return the text of a file, with bytes that are not UTF-8 replaced.
+    """Return the text of a file. Bytes that are not UTF-8 are replaced.
 
     Raises:
         ValueError: if it cannot be read.
@@ -334,29 +345,29 @@ def _read_text(file: Path) -> str:
 
 
 def _entries(folder: Path, ending: str) -> list[Path]:
-    """Return what lies in a folder under names of that ending, sorted; nothing if there is no such folder.
+    """Return the files of a folder with this ending, sorted; an empty list if the folder does not exist.
 
     Raises:
-        OSError: if it cannot be looked into.
+        OSError: if the folder cannot be read.
     """
     return sorted(file for file in folder.iterdir() if file.suffix == ending) if folder.is_dir() else []
 
 
 def _check_regular(file: Path) -> None:
-    """Refuse what reading might wait for without end, such as a named pipe.
+    """Refuse special files such as named pipes: reading one may wait forever.
 
     Raises:
-        ValueError: saying so.
+        ValueError: for a special file.
     """
     if file.exists() and not (file.is_file() or file.is_dir()):
         raise ValueError("it is neither a file nor a folder")
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Read a JSON object; integers that no float can hold become infinite.
+    """Return a JSON object. Integers too large for a float become infinite.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not a JSON object.
     """
     try:
         contents = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 300 else float(digits))
@@ -368,12 +379,12 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    """Tell whether a value is a number that can be drawn (NaN is below nothing)."""
+    """Tell whether a value is a finite number (comparisons with NaN are false)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
 
 def _device() -> str:
-    """Name what `device: auto` computes on here."""
+    """Return the name of the device that `device: auto` uses here."""
     if not torch.accelerator.is_available():
         threads = torch.get_num_threads()
         return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

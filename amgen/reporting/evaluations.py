@@ -1,4 +1,4 @@
-"""Evaluations side by side: tables of those that may be compared, and what their distances depend on."""
+"""Tables of evaluations that can be compared, and charts of their scores."""
 
 import json
 import re
@@ -7,85 +7,92 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from amgen.evaluation.metrics import Figure
 from amgen.evaluation.report import Evaluation
+from amgen.evaluation.scores import Score
 from amgen.reporting.axes import Axis, fitting_axis, linear_axis, logarithmic_axis
-from amgen.reporting.charts import Chart, Point, Series, draw, number
-from amgen.reporting.collect import Evaluated, nfe_of
+from amgen.reporting.charts import Chart, Point, Series, make_chart, number
+from amgen.reporting.collect import StoredEvaluation, nfe_of
 
-SETTING_OF_COST = ("NFE", "steps", "tolerance")
-"""Settings of a solver that say how much it may cost."""
+COST_SETTINGS = ("NFE", "steps", "tolerance")
+"""Settings of a solver that determine its cost."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An evaluation in a table: how images were drawn, as far as not all were drawn so, and figures by column, None where it has none."""
+    """A row of a table.
 
-    found: Evaluated
+    Attributes:
+        found: the evaluation.
+        sampling: the sampling settings in which the rows differ, as text.
+        nfe: gradient evaluations per image; None if unknown.
+        scores: the scores by column; None for a score that the evaluation does not have.
+    """
+
+    found: StoredEvaluation
     sampling: str
     nfe: float | None
-    figures: list[Figure | None]
+    scores: list[Score | None]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Evaluations on the same features, against the same real images and with as many generated ones.
+    """A table of evaluations on the same features, with the same real images and the same numbers of images.
 
     Attributes:
-        key: identifies it on the page.
-        title: the features.
-        conditions: what holds for all of them.
-        columns: names of the figures, without the features where all name them.
+        identifier: its identifier on the page.
+        title: heading: the features.
+        conditions: the conditions of all rows, as text.
+        columns: names of the scores, without the features if all names contain them.
         rows: the evaluations.
-        best: for each column of principal figures the best of several, or else None.
-        charts: principal figures against NFE and against images of training, where there are several.
+        best: for each column of principal scores the best of several scores; otherwise None.
+        charts: principal scores against NFE and against images of training, if there are several.
     """
 
-    key: str
+    identifier: str
     title: str
     conditions: str
     columns: list[str]
     rows: list[Row]
-    best: list[Figure | None]
+    best: list[Score | None]
     charts: list[Chart]
 
 
-def groups_of(found: Sequence[Evaluated]) -> list[Group]:
-    """Sort evaluations into groups whose figures may be compared, in the order in which they come."""
-    sorted_: dict[str, list[Evaluated]] = {}
+def groups_of(found: Sequence[StoredEvaluation]) -> list[Group]:
+    """Divide evaluations into groups that can be compared. The order of the evaluations stays."""
+    by_conditions: dict[str, list[StoredEvaluation]] = {}
     for one in found:
         evaluation = one.evaluation
         conditions = [evaluation.features, evaluation.reference, evaluation.generated, evaluation.real]
-        sorted_.setdefault(json.dumps(conditions, sort_keys=True, default=str), []).append(one)
-    return [_group(f"group-{place}", members) for place, members in enumerate(sorted_.values(), start=1)]
+        by_conditions.setdefault(json.dumps(conditions, sort_keys=True, default=str), []).append(one)
+    return [_group(f"group-{number}", members) for number, members in enumerate(by_conditions.values(), start=1)]
 
 
-def best_of(group: Group) -> tuple[Row, Figure]:
-    """Return the best principal figure of a group, of those with the first one's name, and its row."""
+def best_of(group: Group) -> tuple[Row, Score]:
+    """Return the row with the best principal score of a group, and that score. Only scores with the first one's name are compared."""
     name = group.rows[0].found.evaluation.principal.name
-    pairs = [(row, figure) for row in group.rows for figure in row.figures if figure is not None and figure.name == name]
+    pairs = [(row, score) for row in group.rows for score in row.scores if score is not None and score.name == name]
     return reduce(lambda best, pair: pair if pair[1].better(best[1]) else best, pairs)
 
 
-def _group(key: str, members: list[Evaluated]) -> Group:
-    names = list(dict.fromkeys(figure.name for one in members for figure in one.evaluation.figures))
-    settings = [_phrases({"weights": one.weights or None, **one.evaluation.sampling}, without=("NFE",)) for one in members]
-    shared = {name: words for name, words in _common(settings).items() if name in ("weights", "seed")}
+def _group(identifier: str, members: list[StoredEvaluation]) -> Group:
+    names = list(dict.fromkeys(score.name for one in members for score in one.evaluation.scores))
+    settings = [_describe({"weights": one.weights or None, **one.evaluation.sampling}, without=("NFE",)) for one in members]
+    shared = {name: text for name, text in _common(settings).items() if name in ("weights", "seed")}
     rows = []
-    for one, words in zip(members, settings, strict=True):
-        figures = {figure.name: figure for figure in one.evaluation.figures}
-        sampling = ", ".join(phrase for name, phrase in words.items() if name not in shared)
-        rows.append(Row(one, sampling, nfe_of(one.evaluation), [figures.get(name) for name in names]))
+    for one, texts in zip(members, settings, strict=True):
+        scores = {score.name: score for score in one.evaluation.scores}
+        sampling = ", ".join(text for name, text in texts.items() if name not in shared)
+        rows.append(Row(one, sampling, nfe_of(one.evaluation), [scores.get(name) for name in names]))
     first = members[0].evaluation
     features = first.features or {}
     return Group(
-        key,
+        identifier,
         f"Features: {features['name']}" if features.get("name") else first.principal.name,
         "; ".join([*_conditions(first), *shared.values()]),
         _short(names),
         rows,
-        [_best([row.figures[place] for row in rows]) if name in _principals(members) else None for place, name in enumerate(names)],
-        _charts(key, members),
+        [_best([row.scores[column] for row in rows]) if name in _principals(members) else None for column, name in enumerate(names)],
+        _charts(identifier, members),
     )
 
 
@@ -100,74 +107,80 @@ def _conditions(evaluation: Evaluation) -> list[str]:
 
 
 def _common(settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return what is the same in all of them."""
-    return {name: words for name, words in settings[0].items() if all(other.get(name) == words for other in settings)}
+    """Return the settings that all have in common."""
+    return {name: text for name, text in settings[0].items() if all(other.get(name) == text for other in settings)}
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Leave out the words in parentheses that all names have."""
+    """Return names without the text in parentheses that all of them have."""
     found = re.search(r" \([^()]*\)", names[0])
     return [name.replace(found[0], "", 1) for name in names] if found and all(found[0] in name for name in names) else list(names)
 
 
-def _principals(members: Sequence[Evaluated]) -> list[str]:
+def _principals(members: Sequence[StoredEvaluation]) -> list[str]:
     return list(dict.fromkeys(one.evaluation.principal.name for one in members))
 
 
-def _best(figures: Iterable[Figure | None]) -> Figure | None:
-    there = [figure for figure in figures if figure is not None]
-    return reduce(lambda best, figure: figure if figure.better(best) else best, there) if len(there) > 1 else None
+def _best(scores: Iterable[Score | None]) -> Score | None:
+    known = [score for score in scores if score is not None]
+    return reduce(lambda best, score: score if score.better(best) else best, known) if len(known) > 1 else None
 
 
-def _charts(key: str, members: list[Evaluated]) -> list[Chart]:
-    """Draw each principal figure against what it costs and against training, where one of these alone makes several points."""
+def _charts(identifier: str, members: list[StoredEvaluation]) -> list[Chart]:
+    """Return charts of each principal score against NFE and against images of training, where one of these alone varies."""
     charts = []
-    for place, name in enumerate(_principals(members), start=1):
-        holders = [one for one in members if any(figure.name == name for figure in one.evaluation.figures)]
+    for index, name in enumerate(_principals(members), start=1):
+        holders = [one for one in members if any(score.name == name for score in one.evaluation.scores)]
         by_cost = _several([one for one in holders if nfe_of(one.evaluation)], _model, lambda one: nfe_of(one.evaluation))
         if by_cost:
-            series, note = _series(by_cost, name, lambda one: nfe_of(one.evaluation) or 0, SETTING_OF_COST)
+            series, note = _series(by_cost, name, lambda one: nfe_of(one.evaluation) or 0, COST_SETTINGS)
             x_axis = fitting_axis([point.x for one in series for point in one.points])
-            title = f"{name} against evaluations of the gradient"
-            charts.append(draw(f"{key}-nfe-{place}", title, series, x_axis, _y_axis(series), "NFE", name, note=note))
+            title = f"{name} against gradient evaluations"
+            charts.append(make_chart(f"{identifier}-nfe-{index}", title, series, x_axis, _y_axis(series), "NFE", name, note=note))
         by_training = _several(holders, _sampling, lambda one: one.images)
         if by_training:
             series, note = _series(by_training, name, lambda one: one.images, ("NFE", "images_trained"))
             x_axis = linear_axis([point.x for one in series for point in one.points], zero=True, tight=True)
             title = f"{name} against images of training"
-            charts.append(draw(f"{key}-images-{place}", title, series, x_axis, _y_axis(series), "images seen", name, note=note))
+            charts.append(
+                make_chart(f"{identifier}-images-{index}", title, series, x_axis, _y_axis(series), "images seen", name, note=note)
+            )
     return charts
 
 
-def _several(found: Sequence[Evaluated], alike: Callable[[Evaluated], str], x: Callable[[Evaluated], object]) -> list[Evaluated]:
-    """Keep the evaluations that, among those alike, take more than one value of x."""
+def _several(
+    found: Sequence[StoredEvaluation], alike: Callable[[StoredEvaluation], str], x: Callable[[StoredEvaluation], object]
+) -> list[StoredEvaluation]:
+    """Return the evaluations for which x takes several values among evaluations with the same `alike`."""
     values: dict[str, set[object]] = {}
     for one in found:
         values.setdefault(alike(one), set()).add(x(one))
     return [one for one in found if len(values[alike(one)]) > 1]
 
 
-def _model(found: Evaluated) -> str:
+def _model(found: StoredEvaluation) -> str:
     return f"{found.images} {found.weights}"
 
 
-def _sampling(found: Evaluated) -> str:
+def _sampling(found: StoredEvaluation) -> str:
     sampling = {key: value for key, value in found.evaluation.sampling.items() if key not in ("NFE", "seed") and value is not None}
     return json.dumps([sampling, found.weights], sort_keys=True, default=str)
 
 
-def _series(found: Sequence[Evaluated], name: str, x: Callable[[Evaluated], float], varied: Sequence[str]) -> tuple[list[Series], str]:
-    """Return a series for each set of conditions, named by those that differ, and a note of those that do not.
+def _series(
+    found: Sequence[StoredEvaluation], name: str, x: Callable[[StoredEvaluation], float], varied: Sequence[str]
+) -> tuple[list[Series], str]:
+    """Return one series for each set of conditions, and a note on the conditions that all have in common.
 
-    Other seeds repeat a measurement: they are points of the same series.
+    Labels name the conditions that differ. Other seeds repeat a measurement: they are points of the same series.
     """
-    conditions = [_phrases({**_of_model(one.evaluation), **one.evaluation.sampling}, without=varied) for one in found]
+    conditions = [_describe({**_of_model(one.evaluation), **one.evaluation.sampling}, without=varied) for one in found]
     common = _common(conditions)
     points: dict[str, list[Point]] = {}
-    for one, words in zip(found, conditions, strict=True):
-        figure = next(figure for figure in one.evaluation.figures if figure.name == name)
-        label = ", ".join(phrase for key, phrase in words.items() if key not in common and key != "seed")
-        points.setdefault(label, []).append(Point(x(one), figure.value, figure.standard_error or 0.0))
+    for one, texts in zip(found, conditions, strict=True):
+        score = next(score for score in one.evaluation.scores if score.name == name)
+        label = ", ".join(text for key, text in texts.items() if key not in common and key != "seed")
+        points.setdefault(label, []).append(Point(x(one), score.value, score.standard_error or 0.0))
     series = [Series(label, sorted(found, key=lambda point: (point.x, point.y))) for label, found in points.items()]
     bars = ["bars: one standard error each way"] if any(point.error for found in points.values() for point in found) else []
     return series, ", ".join([*common.values(), *bars])
@@ -177,12 +190,12 @@ def _of_model(evaluation: Evaluation) -> dict[str, Any]:
     return {key: evaluation.model.get(key) for key in ("images_trained", "weights")}
 
 
-def _phrases(settings: Mapping[str, Any], without: Sequence[str]) -> dict[str, str]:
-    """Put settings in words, those left out that are not set."""
-    return {key: _phrase(key, value) for key, value in settings.items() if value is not None and key not in without}
+def _describe(settings: Mapping[str, Any], without: Sequence[str]) -> dict[str, str]:
+    """Return the settings that are set as texts, by name."""
+    return {key: _describe_one(key, value) for key, value in settings.items() if value is not None and key not in without}
 
 
-def _phrase(key: str, value: Any) -> str:
+def _describe_one(key: str, value: Any) -> str:
     if key == "images_trained":
         return f"{value:,} images of training"
     if key == "steps":
@@ -191,7 +204,7 @@ def _phrase(key: str, value: Any) -> str:
 
 
 def _y_axis(series: Sequence[Series]) -> Axis:
-    """Return an axis that the standard errors fit on, but for what of them is beyond a logarithmic one."""
+    """Return an axis that contains the error bars. On a logarithmic axis, their parts below 0 are left out."""
     points = [point for one in series for point in one.points]
     ends = [point.y + sign * point.error for point in points for sign in (-1, 1)]
     axis = fitting_axis([point.y for point in points])

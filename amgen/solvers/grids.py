@@ -1,21 +1,26 @@
-"""Where the steps between t = 0 and t = 1 lie."""
+"""Grids of the steps between t = 0 and t = 1."""
 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import get_args
 
-from amgen.errors import UserError, unknown
+from amgen.core.errors import UserError, unknown
+from amgen.core.names import STEP_GRID, STEP_GRID_RHO, StepGridName
 
-GRIDS = ("cosine", "polynomial", "uniform")
+GRIDS: tuple[StepGridName, ...] = tuple(sorted(get_args(StepGridName)))
+"""Names of the grids."""
 
 
 @dataclass(frozen=True)
 class StepGrid:
-    """Times from 0 to 1.
+    """Times from 0 to 1: t_n = T(n / steps).
 
-    uniform: equal steps. cosine: (1 - cos(pi s)) / 2, short steps at both ends. polynomial: 1 - (1 - s)^rho, short steps near the data for
-        rho > 1
-    and near the noise for rho < 1.
+        uniform:     T(s) = s                        equal steps
+        cosine:      T(s) = (1 - cos(pi s)) / 2      short steps at both ends
+        polynomial:  T(s) = 1 - (1 - s)^rho          short steps near the data for rho > 1, near the noise for rho < 1
+
+    Choose the uniform grid first. The polynomial grid with rho = 2 suits SDEs whose noise is G sqrt(a_t).
 
     Attributes:
         steps: number of steps.
@@ -23,12 +28,19 @@ class StepGrid:
         rho: exponent of the polynomial grid.
 
     Raises:
-        UserError: for fewer steps than one, an unknown kind or an exponent that is not positive.
+        UserError: for fewer than one step, an unknown kind or an exponent that is not positive.
+
+    Example:
+        >>> from amgen.solvers import StepGrid
+        >>> StepGrid(4).times()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+        >>> StepGrid(4, "polynomial", rho=2).times()
+        [0.0, 0.4375, 0.75, 0.9375, 1.0]
     """
 
     steps: int
-    kind: str = "uniform"
-    rho: float = 2.0
+    kind: StepGridName = STEP_GRID
+    rho: float = STEP_GRID_RHO
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -42,13 +54,13 @@ class StepGrid:
         """Return the steps + 1 times, increasing, the first exactly 0 and the last exactly 1.
 
         Raises:
-            UserError: if steps are so short that two times are the same number.
+            UserError: if a step is so short that its two times are the same number.
         """
         times = [0.0, *(self._warp(number / self.steps) for number in range(1, self.steps)), 1.0]
         if any(first >= second for first, second in pairwise(times)):
             raise UserError(
-                f"rho={self.rho:g} with steps={self.steps}: some steps are shorter than double precision can tell: choose a rho "
-                "nearer to 1, or fewer steps"
+                f"rho={self.rho:g} with steps={self.steps}: some steps are shorter than double precision resolves: choose a rho nearer "
+                "to 1, or fewer steps"
             )
         return times
 

@@ -1,4 +1,12 @@
-"""SDE solvers for dx = b(t, x) dt + g(t) dW from t = 0 to t = 1; the noise is additive."""
+"""SDE solvers for dx = b(t, x) dt + g(t) dW from t = 0 to t = 1.
+
+The noise is additive: g does not depend on x. The senses of Ito and Stratonovich then agree, and every solver here converges in both. The
+cost of a step is its number of evaluations of b, each of which is one gradient of the action.
+
+The strong order is that of the error of single paths, E|x - x_exact| = O(h^p). The weak order is that of the error of means and variances,
+which is what counts for samples. Start with `stochastic-heun`. Near t = 1, where g = G sqrt(a_t) has a singular derivative, the polynomial
+grid keeps the orders.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -7,27 +15,28 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from amgen.core import names
 from amgen.solvers.brownian import BrownianMotion
 from amgen.solvers.grids import StepGrid
 
 Drift = Callable[[float, Tensor], Tensor]
 """b(t, x) at a scalar time, shaped like x."""
 Diffusion = Callable[[float, Tensor], Tensor]
-"""g(t) for points x, broadcastable to x; it depends on x by nothing but its shape."""
+"""g(t) for points x, broadcastable to x; it does not depend on the values of x."""
 Observer = Callable[[float, Tensor], None]
-"""Is shown the time and the points, at the start and after each step."""
+"""Is called with the time and the points, at the start and after each step."""
 
 
 class SDESolver(ABC):
-    """Carries points along a stochastic differential equation with additive noise.
+    """A solver of a stochastic differential equation with additive noise.
 
     Args:
         grid: the times.
 
     Attributes:
-        strong_order: error of single paths, O(step^strong_order).
-        weak_order: error of the mean and the variance, O(step^weak_order).
-        evaluations: drifts a step.
+        strong_order: order of the error of single paths, O(step^strong_order).
+        weak_order: order of the error of the mean and the variance, O(step^weak_order).
+        evaluations: evaluations of the drift in each step.
     """
 
     strong_order: ClassVar[float]
@@ -38,7 +47,15 @@ class SDESolver(ABC):
         self.grid = grid
 
     def solve(self, drift: Drift, diffusion: Diffusion, brownian: BrownianMotion, x: Tensor, observe: Observer | None = None) -> Tensor:
-        """Carry `x` (B, ...) from time 0 to time 1 along the noise of `brownian`."""
+        """Return the points at time 1 that start from `x` at time 0.
+
+        Args:
+            drift: b(t, x).
+            diffusion: g(t).
+            brownian: W(t), one path for each sample.
+            x: points, (B, ...).
+            observe: called with the time and the points, at the start and after each step.
+        """
         times = self.grid.times()
         if observe is not None:
             observe(0.0, x)
@@ -50,40 +67,66 @@ class SDESolver(ABC):
 
     @abstractmethod
     def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
-        """Advance `x` from time `start` to time `end`.
+        """Return `x` advanced from time `start` to time `end`.
 
         Args:
             drift: b(t, x).
             diffusion: g(t).
-            start: beginning of the step.
-            end: its end.
+            start: start of the step.
+            end: end of the step.
             x: points, (B, ...).
             noise: increment dW of Brownian motion over the step, like `x`.
-            area: integral of W - W(start) over it, like `x`.
+            area: integral of W - W(start) over the step, like `x`.
         """
 
 
 class EulerMaruyama(SDESolver):
-    """x + h b(t, x) + g(t) dW: strong order 1, because the noise is additive."""
+    """The Euler-Maruyama method: x + h b(t, x) + g(t) dW.
+
+    Strong order 1, since the noise is additive; weak order 1; 1 evaluation per step, none at t = 1. Sense: Ito. Choose it for many cheap
+    steps or as a baseline. Reference: Kloeden and Platen, Numerical Solution of Stochastic Differential Equations, section 10.2.
+
+    Example:
+        >>> import torch
+        >>> from amgen.solvers import BrownianMotion, EulerMaruyama, StepGrid
+        >>> brownian = BrownianMotion(seed=0, indices=range(1000), shape=(1,))
+        >>> solver = EulerMaruyama(StepGrid(16))
+        >>> x = solver.solve(lambda t, x: -x, lambda t, x: torch.tensor(0.5), brownian, torch.ones(1000, 1))
+        >>> x.shape, bool(abs(x.mean() - 0.37) < 0.05)  # the mean is exp(-1)
+        (torch.Size([1000, 1]), True)
+    """
 
     strong_order = 1.0
     weak_order = 1
     evaluations = 1
 
     def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
-        """Advance `x` from time `start` to time `end`."""
+        """Return `x` advanced from time `start` to time `end`."""
         return x + (end - start) * drift(start, x) + diffusion(start, x) * noise
 
 
 class StochasticHeun(SDESolver):
-    """The trapezoid rule for drift and noise, after a predicting Euler step: strong order 1, weak order 2 for the mean."""
+    """The stochastic Heun method: the trapezoidal rule for drift and noise, after an Euler step as predictor.
+
+    Strong order 1, weak order 2; 2 evaluations per step, one of them at the end of the step. Sense: Stratonovich, which is that of Ito for
+    additive noise. Choose it first. Reference: Rümelin, SIAM J. Numer. Anal. 19 (1982).
+
+    Example:
+        >>> import torch
+        >>> from amgen.solvers import BrownianMotion, StochasticHeun, StepGrid
+        >>> brownian = BrownianMotion(seed=0, indices=range(1000), shape=(1,))
+        >>> solver = StochasticHeun(StepGrid(16))
+        >>> x = solver.solve(lambda t, x: -x, lambda t, x: torch.tensor(0.5), brownian, torch.ones(1000, 1))
+        >>> x.shape, bool(abs(x.mean() - 0.37) < 0.05)  # the mean is exp(-1)
+        (torch.Size([1000, 1]), True)
+    """
 
     strong_order = 1.0
     weak_order = 2
     evaluations = 2
 
     def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
-        """Advance `x` from time `start` to time `end`."""
+        """Return `x` advanced from time `start` to time `end`."""
         step = end - start
         before, slope = diffusion(start, x), drift(start, x)
         predicted = x + step * slope + before * noise
@@ -91,14 +134,27 @@ class StochasticHeun(SDESolver):
 
 
 class SRA1(SDESolver):
-    """Rößler's SRA1 (SIAM J. Numer. Anal. 48, 2010): strong order 1.5, by way of the area under each piece of Brownian motion."""
+    """Rößler's method SRA1 for additive noise, which also uses the area under each piece of Brownian motion.
+
+    Strong order 1.5, weak order 2; 2 evaluations per step, none at t = 1. Sense: Ito. Choose it where single paths count, such as for the
+    same image with more steps. Reference: Rößler, SIAM J. Numer. Anal. 48 (2010), section 6.1.
+
+    Example:
+        >>> import torch
+        >>> from amgen.solvers import BrownianMotion, SRA1, StepGrid
+        >>> brownian = BrownianMotion(seed=0, indices=range(1000), shape=(1,))
+        >>> solver = SRA1(StepGrid(16))
+        >>> x = solver.solve(lambda t, x: -x, lambda t, x: torch.tensor(0.5), brownian, torch.ones(1000, 1))
+        >>> x.shape, bool(abs(x.mean() - 0.37) < 0.05)  # the mean is exp(-1)
+        (torch.Size([1000, 1]), True)
+    """
 
     strong_order = 1.5
     weak_order = 2
     evaluations = 2
 
     def step(self, drift: Drift, diffusion: Diffusion, start: float, end: float, x: Tensor, noise: Tensor, area: Tensor) -> Tensor:
-        """Advance `x` from time `start` to time `end`."""
+        """Return `x` advanced from time `start` to time `end`."""
         step = end - start
         mean = area / step
         before, after = diffusion(start, x), diffusion(end, x)
@@ -107,8 +163,5 @@ class SRA1(SDESolver):
         return x + step * (first + 2 * second) / 3 + after * noise + (before - after) * mean
 
 
-SDE_SOLVERS: dict[str, type[SDESolver]] = {
-    "euler-maruyama": EulerMaruyama,
-    "sra1": SRA1,
-    "stochastic-heun": StochasticHeun,
-}
+SDE_SOLVERS: dict[str, type[SDESolver]] = {name: globals()[solver] for name, solver in names.SDE_SOLVERS.items()}
+"""SDE solvers by their names in a configuration."""

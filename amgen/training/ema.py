@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from amgen.checkpoints import ema_name
+from amgen.model.checkpoints import ema_name
 
 WARM_UP = 9
 """Exponent of the warm-up: without a rate of its own, an average weighs the weights after u of N images in proportion to u^8, that is
@@ -23,7 +23,7 @@ class ExponentialAverages:
 
     Args:
         module: the network.
-        rates: of each average.
+        rates: the rate of each average.
         batch_size: images of a step, all processes together.
     """
 
@@ -35,31 +35,31 @@ class ExponentialAverages:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` steps, counted from 1."""
+        """Add the weights after `step` steps, counted from 1, to the averages."""
         current = list(self._current.values())
         for rate, average in self.averages.items():
             torch._foreach_lerp_(list(average.values()), current, 1 - decay(rate, step, self.batch_size))
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
-        """Return the averages under the names that checkpoints give them."""
+        """Return the averages by their names in checkpoints."""
         return {ema_name(rate): average for rate, average in self.averages.items()}
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take over averages from a checkpoint."""
+        """Restore the averages of a checkpoint."""
         for rate, average in self.averages.items():
             for name, tensor in weights[ema_name(rate)].items():
                 average[name].copy_(tensor)
 
 
 def decay(rate: float, step: int, batch_size: int) -> float:
-    """Return the share d of an average that is left after the `step`-th step, counted from 1."""
+    """Return the decay d of an average at the `step`-th step, counted from 1, in [0, 1]."""
     if rate < 1:
         return min(rate, (1 + step) / (10 + step))
     return image_decay(rate, (step - 1) * batch_size, step * batch_size)
 
 
 def image_decay(half_life: float, before: int, after: int) -> float:
-    """Return the share of an average that is left when training goes from `before` to `after` images.
+    """Return the decay d of an average when training goes from `before` to `after` images, in [0, 1].
 
     With h the half-life, an average loses the share (ln 2 / h) du of itself over du images, so that d = 0.5^((after - before) / h).
     During the warm-up h is at most (ln 2 / 9) u = 0.077 u after u images: over a batch of B, d = 1 - B ln 2 / h = 1 - 9 B / u, which is
@@ -72,5 +72,5 @@ def image_decay(half_life: float, before: int, after: int) -> float:
     """
     end = WARM_UP * half_life / math.log(2)
     rise = min(before, end) / min(after, end)
-    # Not the logarithm of it: at the first step nothing of the initial weights is left.
+    # The power itself, not its logarithm: it is 0 at the first step, which removes the initial weights.
     return float(rise**WARM_UP * 0.5 ** ((after - max(before, min(after, end))) / half_life))

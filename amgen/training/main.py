@@ -1,4 +1,4 @@
-"""What `amgen train` does once its options are known."""
+"""The entry point of training: `amgen train` calls `train` after it has checked the options."""
 
 import os
 import warnings
@@ -15,14 +15,14 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broad
 from rich.console import Console
 
 from amgen.config import Config, SimulatedConfig, change
+from amgen.core.errors import AmgenError, UserError
+from amgen.core.files import make_folder
 from amgen.data import open_dataset
-from amgen.data.sources import NAMED
-from amgen.errors import AmgenError, UserError
-from amgen.files import make_folder
-from amgen.training.peers import explain_failures, notice_lost_peers, refuse_sharding
-from amgen.training.run import hold, prepare_run
+from amgen.data.named import NAMED
+from amgen.training.loop import Trainer
+from amgen.training.ranks import explain_failures, notice_lost_peers, refuse_sharding
+from amgen.training.rundir import lock, prepare_run
 from amgen.training.trackers import FOLDER, check_trackers, finish_trackers, start_trackers
-from amgen.training.trainer import Trainer
 
 T = TypeVar("T")
 
@@ -41,14 +41,14 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     options = config.training
     refuse_sharding()
     check_trackers(config)
-    # Weight gradients of 1x1 convolutions come in another order of memory than DDP's buckets, which copies them: nothing is wrong.
+    # Weight gradients of 1x1 convolutions have another memory layout than DDP's buckets, which therefore copies them: this is harmless.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if options.compile:  # a cache that survives reboots and is shared by the jobs of a cluster, unlike the default in /tmp
-        with suppress(UserError):  # which is left where the home cannot be written to
+        with suppress(UserError):  # unchanged if the home folder cannot be written to
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(make_folder(Path("~/.cache/amgen/compiled").expanduser())))
-    # Without `cpu`, accelerate runs a torchrun on a machine without GPUs as so many separate runs of one process.
+    # Without `cpu=True`, on a machine without GPUs, accelerate lets each process of a torchrun work alone.
     cpu = options.device == "cpu" or not torch.accelerator.is_available()
-    # A run in the same process may have had another precision, which accelerate otherwise keeps for good.
+    # Otherwise accelerate keeps the precision of an earlier run in this process.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=cpu,
@@ -63,8 +63,8 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
     with ExitStack() as stack:
-        _from_main(accelerator, lambda: stack.enter_context(hold(run, say)))
-        # Before the run directory is opened: options that do not fit data or processes must not cost a run that is to be restarted.
+        _from_main(accelerator, lambda: stack.enter_context(lock(run, say)))
+        # Before the run directory is opened: --restart must not delete a run if the new options do not fit the data or the processes.
         with explain_failures(accelerator.device, 0, config.data.workers):
             trainer = Trainer(config, dataset, run, accelerator, console)
         checkpoint = _from_main(accelerator, lambda: prepare_run(run, config, restart))
@@ -72,7 +72,7 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
 
 
 def _from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """Return in every process what work in the main one gave, which alone touches the run directory, or raise what it raised."""
+    """Do some work in the main process, and return its result, or raise its error, in every process."""
     found: list[Any] = [None]
     if accelerator.is_main_process:
         try:
@@ -81,25 +81,25 @@ def _from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
             found = [error]
     result = broadcast_object_list(found)[0]
     if isinstance(result, AmgenError):
-        result.collective = True  # so that one line says it, and nobody waits
+        result.collective = True  # so that a single line is printed, and no process waits
         raise result
     return result
 
 
 def _speaker(console: Console, main: bool) -> Callable[[str], None]:
-    """Return what prints a line on the main process, and does nothing on the others."""
+    """Return a function that prints a line on the main process, and does nothing on the others."""
 
     def say(line: str) -> None:
         if main:
-            with suppress(OSError):  # a terminal that was closed ends no training
-                # Names of files are no markup: what stands in brackets or between colons is theirs.
+            with suppress(OSError):  # a closed terminal does not end the training
+                # File names may hold brackets and colons: they are no markup.
                 console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     return say
 
 
 def _train(trainer: Trainer, checkpoint: Path | None, say: Callable[[str], None]) -> None:
-    """Train once processes and data are there, and nobody else is at work in the run directory."""
+    """Train, after the processes have met, the data is open and the run directory is locked."""
     config, run, accelerator, options = trainer.config, trainer.run, trainer.accelerator, trainer.config.training
     say(
         f"{trainer.dataset.summary()}, "
@@ -109,16 +109,16 @@ def _train(trainer: Trainer, checkpoint: Path | None, say: Callable[[str], None]
     if checkpoint is not None:
         trainer.resume(checkpoint)
         say(f"resuming from {checkpoint}")
-    if trainer.progress.step >= trainer.total_steps:
-        say(f"already trained on {trainer.progress.images:,} images: {_how_to_go_on(config)}")
+    if trainer.state.progress.step >= trainer.total_steps:
+        say(f"already trained on {trainer.state.progress.images:,} images: {_how_to_go_on(config)}")
         return
-    start_trackers(accelerator, config, run, trainer.progress.images)
+    start_trackers(accelerator, config, run, trainer.state.progress.images)
     try:
         with notice_lost_peers(run, accelerator.process_index, accelerator.num_processes):
             trainer.train()
     finally:
         finish_trackers(accelerator)
-    say(f"trained on {trainer.progress.images:,} images: {run}")
+    say(f"trained on {trainer.state.progress.images:,} images: {run}")
 
 
 def _how_to_go_on(config: Config) -> str:
@@ -127,7 +127,7 @@ def _how_to_go_on(config: Config) -> str:
         return "raise training.images to go on"
     return (
         f"the learning rate has fallen to its end (training.decay={decay:g}), so that this run cannot go on: train more images in another "
-        "--run-dir, or anew with --restart"
+        "--run-dir, or start over with --restart"
     )
 
 
@@ -140,11 +140,11 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _absolute(path: str | None) -> str | None:
-    """Return the absolute path of what there is; names of data sets, and what there is not, stay as they are."""
+    """Return the absolute path of a file that exists; names of data sets, and of files that do not exist, stay as they are."""
     if path is None or path in NAMED:
         return path
     try:
         place = Path(path).expanduser().absolute()
         return str(place) if place.exists() else path
-    except (OSError, ValueError, RuntimeError):  # no name that a file can have: whoever opens it says so
+    except (OSError, ValueError, RuntimeError):  # not a valid file name: opening it gives the error
         return path

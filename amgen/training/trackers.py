@@ -1,4 +1,4 @@
-"""Trackers that a run may also report to, by way of accelerate."""
+"""TensorBoard and Weights & Biases, through accelerate."""
 
 import importlib.util
 import secrets
@@ -9,8 +9,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from amgen.config import Config
-from amgen.errors import UserError
-from amgen.files import make_folder, write_text
+from amgen.core.errors import UserError
+from amgen.core.files import make_folder, write_text
 
 FOLDER = "tracking"
 
@@ -27,7 +27,7 @@ def check_trackers(config: Config) -> None:
 
 
 def start_trackers(accelerator: Accelerator, config: Config, run: Path, images: int) -> None:
-    """Start the trackers of a run that goes on after `images`; whatever they were told of later ones is to be forgotten.
+    """Start the trackers of a run that continues after `images`. Their entries for later images are discarded.
 
     Raises:
         UserError: if one of them cannot be started.
@@ -41,15 +41,15 @@ def start_trackers(accelerator: Accelerator, config: Config, run: Path, images: 
         if not name.exists():
             write_text(name, secrets.token_hex(4))
         settings["wandb"] = {"dir": str(folder), "id": name.read_text(), "name": run.name}
-        if not _wandb_is_offline():  # there is nothing to resume there, and wandb 0.31 that is asked to records nothing at all
+        if not _wandb_is_offline():  # offline there is nothing to resume, and wandb 0.31 then records nothing at all
             settings["wandb"]["resume"] = "allow"
     try:
         accelerator.init_trackers("amgen", init_kwargs=settings)
-    except Exception as error:  # of whatever classes the trackers have
+    except Exception as error:  # of any class: trackers have their own
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"training.trackers={config.training.trackers} cannot be started ({type(error).__name__}: {reason}): "
-            "mend that (wandb login, or WANDB_MODE=offline), or leave it out"
+            "fix that (wandb login, or WANDB_MODE=offline), or leave it out"
         ) from None
 
 
@@ -60,7 +60,7 @@ def _wandb_is_offline() -> bool:
 
 
 def finish_trackers(accelerator: Accelerator) -> None:
-    """Let the trackers write what they hold. That one cannot is no reason to call a training failed."""
+    """Let the trackers write their buffers. An error of a tracker here does not fail the training."""
     for tracker in accelerator.trackers:
         with suppress(Exception):
             tracker.finish()

@@ -5,10 +5,10 @@ import torch
 
 from amgen import config
 from amgen.actions import Action, DotAction, PooledAction, SquareAction, UNet
-from amgen.build import build_action
+from amgen.core.randomness import Purpose, dropout_seeds
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
-from amgen.paths import Given, LinearPath
-from amgen.randomness import Purpose, keys
+from amgen.model.build import build_action
+from amgen.paths import Conditioning, LinearPath
 
 FULL = dict(channels=3, size=8, width=8, multipliers=[1, 2], blocks=2, attention=[8, 4], attention_heads=2, classes=4, condition_channels=2)
 
@@ -34,9 +34,9 @@ def test_every_parameter_gets_a_gradient(head: str, form: type[ActionMatchingLos
     action = make(head)
     t, x, noise, label, condition = inputs(8)
     label = torch.arange(8) % 4
-    sample = LinearPath().sample(t, noise, x, label=label)
+    sample = LinearPath().sample(t, noise, x, label=label, boundary=True, score=True)
     boundary = replace(sample.boundary, condition=condition)
-    sample = replace(sample, given=Given(condition), boundary=boundary)
+    sample = replace(sample, conditioning=Conditioning(condition), boundary=boundary)
     form(action, LinearPath())(sample).loss.mean().backward()
     largest = max(float(parameter.grad.abs().max()) for parameter in action.parameters() if parameter.grad is not None)
     for name, parameter in action.named_parameters():
@@ -96,10 +96,10 @@ def test_dropout_acts_in_training_alone() -> None:
     for parameter in body.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     t, x = torch.rand(2), torch.randn(2, 1, 8, 8)
-    first, second = (body(t, x, keys=keys(seed, Purpose.DROPOUT, range(2))) for seed in range(2))
+    first, second = (body(t, x, dropout_seeds=dropout_seeds(seed, Purpose.DROPOUT, range(2))) for seed in range(2))
     assert not torch.equal(first, second)
     body.eval()
-    assert torch.equal(body(t, x), body(t, x, keys=keys(0, Purpose.DROPOUT, range(2))))
+    assert torch.equal(body(t, x), body(t, x, dropout_seeds=dropout_seeds(0, Purpose.DROPOUT, range(2))))
 
 
 def test_time_frequency_bounds_how_fast_the_action_changes() -> None:

@@ -5,15 +5,15 @@ import torch
 
 from amgen.actions import DotAction, UNet
 from amgen.actions.dropout import Dropout
+from amgen.core.randomness import Purpose, dropout_seeds
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
 from amgen.paths import LinearPath
-from amgen.randomness import Purpose, keys
 
 
 def masks(count: int, entries: int, rate: float = 0.3, layer: int = 0, seed: int = 0) -> torch.Tensor:
     """Return 1.0 where an entry is dropped, (count, entries)."""
     ones = torch.ones(count, entries)
-    return (Dropout(rate, layer)(ones, keys(seed, Purpose.DROPOUT, range(count))) == 0).double()
+    return (Dropout(rate, layer)(ones, dropout_seeds(seed, Purpose.DROPOUT, range(count))) == 0).double()
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.3, 0.9])
@@ -43,26 +43,28 @@ def test_images_places_layers_and_seeds_are_independent() -> None:
 
 
 def test_expectation_is_kept_and_evaluation_drops_nothing() -> None:
-    layer, x, key = Dropout(0.25), torch.full((200, 1000), 3.0), keys(0, Purpose.DROPOUT, range(200))
+    layer, x, key = Dropout(0.25), torch.full((200, 1000), 3.0), dropout_seeds(0, Purpose.DROPOUT, range(200))
     assert set(layer(x, key).unique().tolist()) == {0.0, 4.0}
     assert abs(float(layer(x, key).mean()) - 3) < 5 * 4 * (0.25 * 0.75 / 200_000) ** 0.5
     assert torch.equal(layer.eval()(x, None), x)
-    with pytest.raises(ValueError, match="dropout needs a key for each sample"):
+    with pytest.raises(ValueError, match="needs a seed for each sample"):
         layer.train()(x, None)
 
 
 @pytest.mark.parametrize("form", [ConditionalLoss, MarginalLoss])
 def test_masks_belong_to_the_sample(form: type[ActionMatchingLoss]) -> None:
-    """The loss of a sample and its gradient do not depend on the others of its batch; another key gives another loss."""
+    """The loss of a sample and its gradient do not depend on the others of its batch; another seed gives another loss."""
     body = UNet(channels=1, size=8, width=8, multipliers=[1, 2], blocks=1, dropout=0.3, out_channels=1).double()
     for parameter in body.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     loss, path = form(DotAction(body), LinearPath()), LinearPath()
-    t, (noise, data), key = torch.rand(6).double(), torch.randn(2, 6, 1, 8, 8).double(), keys(0, Purpose.DROPOUT, range(6))
-    together = loss(path.sample(t, noise, data, keys=key)).loss
-    alone = torch.cat([loss(path.sample(t[i, None], noise[i, None], data[i, None], keys=key[i, None])).loss for i in range(6)])
+    t, (noise, data), seeds = torch.rand(6).double(), torch.randn(2, 6, 1, 8, 8).double(), dropout_seeds(0, Purpose.DROPOUT, range(6))
+    together = loss(path.sample(t, noise, data, dropout_seeds=seeds, boundary=True)).loss
+    alone = torch.cat(
+        [loss(path.sample(t[i, None], noise[i, None], data[i, None], dropout_seeds=seeds[i, None], boundary=True)).loss for i in range(6)]
+    )
     torch.testing.assert_close(alone, together, rtol=1e-12, atol=0)
-    other = loss(path.sample(t, noise, data, keys=keys(1, Purpose.DROPOUT, range(6)))).loss
+    other = loss(path.sample(t, noise, data, dropout_seeds=dropout_seeds(1, Purpose.DROPOUT, range(6)), boundary=True)).loss
     assert (other != together).all()
 
 

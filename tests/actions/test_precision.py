@@ -68,7 +68,7 @@ def test_gradients_in_bf16_are_those_of_single_precision(form: type[ConditionalL
         parameter.data += 0.02 * torch.randn_like(parameter)
     loss, kinds = form(DotAction(body), LinearPath()), []
     body.stem.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
-    sample = LinearPath().sample(torch.rand(8), *torch.randn(2, 8, 1, 8, 8))
+    sample = LinearPath().sample(torch.rand(8), *torch.randn(2, 8, 1, 8, 8), boundary=True, score=True)
     with torch.autocast("cpu", torch.bfloat16):
         terms = loss(sample)
     assert set(kinds) == {torch.bfloat16}

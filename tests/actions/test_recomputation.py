@@ -6,12 +6,12 @@ import torch
 from amgen import config
 from amgen.actions import DotAction, UNet
 from amgen.actions.recomputation import recompute
-from amgen.errors import UserError
-from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
+from amgen.core.errors import UserError
+from amgen.core.memory import peak_bytes
+from amgen.core.randomness import Purpose, dropout_seeds, rademacher
+from amgen.dynamics import Balanced, DynamicsType, Entropic, Unbalanced
 from amgen.losses import ActionMatchingLoss, ConditionalLoss, MarginalLoss
-from amgen.memory import peak_bytes
 from amgen.paths import LinearPath, PathSample
-from amgen.randomness import Purpose, keys, rademacher
 
 SIGMA = Entropic(lambda t: (1 - t).sqrt())
 
@@ -25,8 +25,8 @@ def unet(dtype: torch.dtype = torch.float64, width: int = 8, size: int = 8) -> U
 
 def batch(count: int, dtype: torch.dtype = torch.float64, size: int = 8, probes: int = 0) -> PathSample:
     noise, data = torch.randn(2, count, 1, size, size, dtype=dtype)
-    label, key = torch.arange(count) % 3, keys(0, Purpose.DROPOUT, range(count))
-    sample = LinearPath().sample(torch.rand(count, dtype=dtype), noise, data, label=label, keys=key)
+    label, key = torch.arange(count) % 3, dropout_seeds(0, Purpose.DROPOUT, range(count))
+    sample = LinearPath().sample(torch.rand(count, dtype=dtype), noise, data, label=label, dropout_seeds=key, boundary=True, score=True)
     if probes:
         sample.probes = rademacher(0, Purpose.PROBE, range(count), (probes, 1, size, size)).to(dtype)
     return sample
@@ -47,7 +47,7 @@ def gradients(loss: ActionMatchingLoss, sample: PathSample, checkpoint: bool) ->
         (MarginalLoss, SIGMA, 0),
     ],
 )
-def test_every_loss_has_the_same_gradient(form: type[ActionMatchingLoss], kind: Kind, probes: int) -> None:
+def test_every_loss_has_the_same_gradient(form: type[ActionMatchingLoss], kind: DynamicsType, probes: int) -> None:
     """Third derivatives and vmap included, dropout too; in float64 to 1e-11 of the largest gradient."""
     size = 4 if kind is SIGMA and not probes else 8
     loss = form(DotAction(unet(size=size)), LinearPath(), kind)
@@ -81,7 +81,7 @@ def test_derivatives_by_finite_differences() -> None:
             super().__init__()
             self.layer = layer
 
-        def forward(self, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+        def forward(self, x: torch.Tensor, dropout_seeds: torch.Tensor | None) -> torch.Tensor:
             return self.layer(x).square()
 
     x, block = torch.randn(2, 3, dtype=torch.float64, requires_grad=True), Block()

@@ -15,7 +15,8 @@ from helpers import TINY, run_cli, sets
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from amgen import checkpoints, config
+from amgen import config
+from amgen.model import checkpoints
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
@@ -219,7 +220,7 @@ def test_mistakes_cost_one_line(command: list[str] | Callable[[Path], list[str]]
         (lambda run, _: ["sample", run, "--device", "abacus"], "device='abacus' cannot be used here"),
         (lambda run, _: ["sample", run, "--label", "3"], "trained without classes"),
         (lambda run, _: ["eval-fid", run, "--features", "digit"], "unknown features 'digit' (did you mean 'digits'?)"),
-        (lambda run, folder: ["eval-fid", run, "--weights", folder / "none.pth"], "none.pth, which does not exist: fetch https://"),
+        (lambda run, folder: ["eval-fid", run, "--weights", folder / "none.pth"], "none.pth, which does not exist: download https://"),
         (lambda run, _: ["train", "digits", "--run-dir", run, *sets([*TINY, "seed=9"])], "seed (0 there, 9 now)"),
     ],
 )
@@ -236,7 +237,7 @@ def assert_one_line(code: int, error: str, message: str) -> None:
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from amgen.errors import UserError
+    from amgen.core.errors import UserError
 
     monkeypatch.setenv("AMGEN_DEBUG", "")  # restored afterwards, since the option sets it
     with pytest.raises(UserError):

@@ -7,14 +7,14 @@ from helpers import TINY
 
 from amgen import config
 from amgen.config import DataConfig
-from amgen.data import ImageDataset, TrainingStream, open_dataset, open_source, to_image
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.data import ImageDataset, ImageStream, open_dataset, open_source, to_image, training_stream
 from amgen.training.main import train
 
 
 def test_every_epoch_visits_every_image_once_in_its_own_order() -> None:
     dataset = open_dataset(DataConfig())
-    stream = TrainingStream(dataset, seed=0)
+    stream = training_stream(dataset, seed=0)
     count = len(dataset)
     reference = dataset.images(range(count)).flatten(1).sum(dim=1).sort().values
     for epoch in (0, 3):
@@ -24,7 +24,7 @@ def test_every_epoch_visits_every_image_once_in_its_own_order() -> None:
 
 
 def test_items_do_not_depend_on_how_they_are_batched() -> None:
-    stream = TrainingStream(open_dataset(DataConfig(flip=True)), seed=1)
+    stream = training_stream(open_dataset(DataConfig(flip=True)), seed=1)
     whole = stream.__getitems__(range(1790, 1830))
     parts = [stream.__getitems__(range(start, start + 8)) for start in range(1790, 1830, 8)]
     for name in ("images", "noise", "labels"):
@@ -33,8 +33,8 @@ def test_items_do_not_depend_on_how_they_are_batched() -> None:
 
 def test_about_half_are_flipped() -> None:
     """2,000 flips of a fair coin: within 5 standard errors of 1,000."""
-    plain = TrainingStream(open_dataset(DataConfig()), seed=0).__getitems__(range(2000)).images
-    flipped = TrainingStream(open_dataset(DataConfig(flip=True)), seed=0).__getitems__(range(2000)).images
+    plain = training_stream(open_dataset(DataConfig()), seed=0).__getitems__(range(2000)).images
+    flipped = training_stream(open_dataset(DataConfig(flip=True)), seed=0).__getitems__(range(2000)).images
     mirrored = (flipped == plain.flip(-1)).flatten(1).all(dim=1)
     untouched = (flipped == plain).flatten(1).all(dim=1)
     assert (mirrored | untouched).all()
@@ -43,7 +43,7 @@ def test_about_half_are_flipped() -> None:
 
 def test_labels_belong_to_their_images() -> None:
     dataset = open_dataset(DataConfig())
-    batch = TrainingStream(dataset, seed=0).__getitems__(range(50))
+    batch = training_stream(dataset, seed=0).__getitems__(range(50))
     images = ((batch.images + 1) * 127.5).round().to(torch.uint8)
     for image, label in zip(images, batch.labels, strict=True):
         matches = (dataset.images(range(len(dataset))) == image).flatten(1).all(dim=1)
@@ -51,7 +51,7 @@ def test_labels_belong_to_their_images() -> None:
 
 
 def corrupted(folder: Path, options: DataConfig) -> DataConfig:
-    """Write 12 digits in two classes, the 3rd and 4th and the last of them not images at all."""
+    """Write 12 digits in two classes, the 3rd, 4th and last of which are replaced by files that are not images."""
     source = ImageDataset(open_source(DataConfig()), DataConfig())
     for index in range(12):
         file = folder / "ab"[index // 6] / f"{index:02}.png"
@@ -64,7 +64,7 @@ def corrupted(folder: Path, options: DataConfig) -> DataConfig:
 
 @pytest.mark.parametrize("memory", [0, 1024])
 def test_unreadable_images_are_skipped_only_on_request(memory: int, tmp_path: Path) -> None:
-    """The next readable image takes the place of each, with its own label, whether decoded at once or on the way, and is counted."""
+    """The next readable image replaces each one, with its own label, whether images are kept in memory or not, and is counted."""
     options = corrupted(tmp_path / "images", DataConfig(memory_mb=memory))
     with pytest.raises(UserError, match=r"cannot read the image .*a/02.png.*: replace or remove it"):
         open_dataset(options).images(range(12))
@@ -72,9 +72,9 @@ def test_unreadable_images_are_skipped_only_on_request(memory: int, tmp_path: Pa
     whole = ImageDataset(open_source(DataConfig()), DataConfig())
     stand_ins = [0, 1, 4, 4, 4, 5, 6, 7, 8, 9, 10, 0]
     assert torch.equal(dataset.images(range(12)), whole.images(stand_ins))
-    batch = TrainingStream(dataset, 0).__getitems__(range(24))
+    batch = training_stream(dataset, 0).__getitems__(range(24))
     assert sum(batch.skipped) == 6  # 3 in each epoch
-    order = [int(TrainingStream(dataset, 0)._order(epoch)[place]) for epoch in range(2) for place in range(12)]
+    order = [int(ImageStream(dataset, 0)._order(epoch)[place]) for epoch in range(2) for place in range(12)]
     assert batch.labels.tolist() == [int(stand_ins[index] > 5) for index in order]
 
 
@@ -101,6 +101,12 @@ def test_skipped_images_are_counted_in_the_record(tmp_path: Path) -> None:
         train(config.load("digits", [*options, f"training.images={images}"]), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped"] for line in lines] == [3, 6]
+
+
+def test_an_image_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amgen.data.dataset.free_bytes", lambda device: 2**30)
+    with pytest.raises(UserError, match=r"data.size=16384: an image takes 3 GiB, more than is free: choose a smaller size"):
+        open_dataset(DataConfig(size=16_384, channels=3))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

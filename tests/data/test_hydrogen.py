@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import sph_harm_y
 
-from amgen.data.hydrogen import BOHR_RADIUS, SPAN, Eigenstate, Superposition, trajectories
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.data.systems.hydrogen import BOHR_RADIUS, SPAN, Eigenstate, Superposition, trajectories
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared
 
 STATES = [Eigenstate(n, k, m) for n in range(1, 5) for k in range(n) for m in range(-k, k + 1)]
@@ -99,25 +99,25 @@ def test_metropolis_finds_the_moments() -> None:
 
 
 def test_trajectories_follow_the_density() -> None:
-    """Carried samples against independent Markov chains at later times: MMD^2 within 4 deviations of zero, without motion more than 40.
+    """Integrated samples against independent Markov chains at later times: MMD^2 is within 4 deviations of 0; without motion, above 40.
 
-    The estimate's deviation for two sets of 600 samples of the same density is 1.1e-3 (measured over 12 pairs of chains).
+    The standard deviation of the estimate for two sets of 600 samples of one density is 1.1e-3 (measured over 12 pairs of sets).
     """
     wave, kernel, times, count, deviation = Superposition(), gaussian_kernel(1e-4), np.linspace(0, SPAN, 31), 600, 1.1e-3
-    carried = trajectories(count, times, np.random.default_rng(2))
+    integrated = trajectories(count, times, np.random.default_rng(2))
     for place in (10, 15, 30):
         independent = wave.metropolis(count, times[place], np.random.default_rng(place), steps=200)
-        assert abs(mmd_squared(carried[place], independent, kernel)) < 4 * deviation
+        assert abs(mmd_squared(integrated[place], independent, kernel)) < 4 * deviation
         if place == 15:
-            assert mmd_squared(carried[0], independent, kernel) > 40 * deviation
+            assert mmd_squared(integrated[0], independent, kernel) > 40 * deviation
 
 
-def test_there_and_back_again() -> None:
+def test_integration_forward_and_backward_ends_at_the_start() -> None:
     """Runge-Kutta steps forward and backward end where they began, to 1e-3 for 99 in 100 (the others pass close to the vortex)."""
     wave = Superposition()
     start = wave.metropolis(500, 0.0, np.random.default_rng(3))
-    end = wave.carry(start, 0.0, 2000.0, 60)
-    error = np.linalg.norm(wave.carry(end, 2000.0, 0.0, 60) - start, axis=1)
+    end = wave.integrate(start, 0.0, 2000.0, 60)
+    error = np.linalg.norm(wave.integrate(end, 2000.0, 0.0, 60) - start, axis=1)
     assert np.quantile(error, 0.99) < 1e-3
     assert np.linalg.norm(end - start, axis=1).mean() > 1
 

@@ -1,12 +1,18 @@
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from amgen.config import DataConfig
-from amgen.data import make_grid, to_float, to_uint8
+from amgen.core import decoding
+from amgen.core.errors import UserError
+from amgen.data import to_float, to_uint8
 from amgen.data.images import prepare
-from amgen.errors import UserError
+from amgen.visualization.grids import image_grid
 
 
 def test_round_trip_of_all_levels() -> None:
@@ -31,7 +37,7 @@ def pixel(mode: str, value: object, size: int = 8) -> Image.Image:
 
 
 def keyed(mode: str, value: object) -> Image.Image:
-    """Return an image of the one colour that stands for transparency."""
+    """Return an image of one colour, which is declared transparent."""
     image = pixel(mode, value)
     image.info["transparency"] = value
     return image
@@ -122,7 +128,7 @@ def test_a_damaged_colour_profile_is_named() -> None:
 @pytest.mark.parametrize("resize", ["crop", "stretch"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 9), (8, 9), (801, 3)])
 def test_any_shape_is_resized(size: tuple[int, int], resize: str) -> None:
-    """A picture of one level keeps it, whatever its shape."""
+    """An image of one colour keeps it, for any shape."""
     prepared = prepare(Image.new("RGB", size, (3, 100, 250)), DataConfig.model_validate({"channels": 3, "resize": resize}), "pic")
     assert prepared.shape == (3, 8, 8)
     assert [band.unique().tolist() for band in prepared] == [[3], [100], [250]]
@@ -130,7 +136,7 @@ def test_any_shape_is_resized(size: tuple[int, int], resize: str) -> None:
 
 @pytest.mark.parametrize(("resize", "left"), [("crop", 255), ("stretch", 0)])
 def test_resizing(resize: str, left: int) -> None:
-    """A 32x16 image with black margins of 8 pixels: the centre square is white, the stretched picture has black sides."""
+    """A 32x16 image with black margins of 8 pixels: the centre square is white, the stretched image has black sides."""
     wide = Image.new("L", (32, 16), 0)
     wide.paste(255, (8, 0, 24, 16))
     prepared = prepare(wide, DataConfig.model_validate({"resize": resize}), "x")
@@ -141,5 +147,27 @@ def test_resizing(resize: str, left: int) -> None:
 
 def test_grid_places_images_row_by_row() -> None:
     images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 8, 8) * 60
-    grid = np.asarray(make_grid(images))[::4, ::4, 0]  # 8-pixel images are enlarged four times
+    grid = np.asarray(image_grid(images))[::4, ::4, 0]  # 8-pixel images are enlarged four times
     assert [grid[5, 5], grid[5, 14], grid[14, 5], grid[14, 14]] == [0, 60, 120, 180]
+
+
+def test_threads_that_discard_standard_error_restore_it() -> None:
+    """A thread begins while another one has redirected the file descriptor; afterwards it is what it was."""
+    before, begun = os.fstat(2), threading.Event()
+
+    def first() -> None:
+        with decoding._silenced():
+            begun.set()
+            time.sleep(0.05)
+
+    def second() -> None:
+        begun.wait()
+        with decoding._silenced():
+            time.sleep(0.1)
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.path.samestat(before, os.fstat(2))

@@ -15,14 +15,14 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from amgen.config import DataConfig
-from amgen.data import TrainingStream, open_dataset, open_source
-from amgen.data.sources import ZipSource
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.data import open_dataset, open_source, training_stream
+from amgen.data.files import ZipSource
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes of three 8x8 gray images, each of one level, beside a file that is no image."""
+    """Two classes of three 8x8 gray images, each of one level, and a file that is not an image."""
     root = tmp_path / "images"
     for number, name in enumerate(("cat", "dog")):
         (root / name).mkdir(parents=True)
@@ -51,7 +51,7 @@ def test_class_folders_become_labels(folder: Path, kind: str) -> None:
     assert dataset.images(range(6))[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
 
 
-def test_a_folder_called_like_an_image_is_a_folder(folder: Path) -> None:
+def test_a_folder_named_like_an_image_is_a_folder(folder: Path) -> None:
     os.rename(folder / "cat", folder / "cat.png")
     source = open_source(DataConfig(path=str(folder)))
     assert list(source.classes) == ["cat.png", "dog"]
@@ -78,7 +78,7 @@ def test_fingerprint_survives_a_copy_and_sees_a_change(folder: Path) -> None:
 def test_workers_read_what_the_main_process_reads(folder: Path, kind: str, context: str) -> None:
     """With nothing kept in memory, each worker opens the files for itself."""
     path = folder if kind == "folder" else make_zip(folder)
-    stream = TrainingStream(open_dataset(DataConfig(path=str(path), memory_mb=0)), seed=0)
+    stream = training_stream(open_dataset(DataConfig(path=str(path), memory_mb=0)), seed=0)
     batches = [range(start, start + 4) for start in range(0, 40, 4)]
     loader = DataLoader(stream, batch_sampler=batches, num_workers=2, collate_fn=unchanged, multiprocessing_context=context)
     for indices, batch in zip(batches, loader, strict=True):
@@ -130,7 +130,7 @@ def write_idx(file: Path, array: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("name", "folder_name"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
 def test_torchvision_sets_by_name(name: str, folder_name: str, tmp_path: Path) -> None:
-    """Read IDX files laid out as torchvision does, here ten small ones of our making."""
+    """Read IDX files laid out as torchvision does, here with ten small images."""
     options = DataConfig(path=name, root=str(tmp_path), size=28)
     with pytest.raises(UserError, match=r"is not in .*: set data.download=true to fetch it"):
         open_source(options)
@@ -170,17 +170,17 @@ def test_real_zip(amgen_data: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
 def test_images_are_turned_as_exif_says(orientation: int, ending: str, tmp_path: Path) -> None:
-    """As Pillow's own function turns it, a picture of four quarters of different levels."""
-    picture = Image.new("RGB", (16, 16))
+    """As Pillow's function turns an image of four quarters of different levels."""
+    image = Image.new("RGB", (16, 16))
     for number, place in enumerate([(0, 0), (8, 0), (0, 8), (8, 8)]):
-        picture.paste((80 * number,) * 3, (*place, place[0] + 8, place[1] + 8))
+        image.paste((80 * number,) * 3, (*place, place[0] + 8, place[1] + 8))
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"exif": exif} if ending != "webp" else {"exif": exif, "lossless": True}
-    picture.save(tmp_path / f"a.{ending}", **options)
+    image.save(tmp_path / f"a.{ending}", **options)
     dataset = open_dataset(DataConfig(path=str(tmp_path), size=16, channels=3))
-    picture.getexif()[0x0112] = orientation
-    expected = np.asarray(ImageOps.exif_transpose(picture))
+    image.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(image))
     assert np.abs(dataset.images([0])[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 3  # JPEG's rounding
     assert dataset.source.turned == (set() if orientation == 1 else {0})
     assert dataset.notes() == ([] if orientation == 1 else ["images turned as their EXIF orientation says: 1"])
@@ -201,12 +201,12 @@ def test_the_first_frame_is_taken(ending: str, tmp_path: Path) -> None:
     frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:], **options)
     dataset = open_dataset(DataConfig(path=str(tmp_path), convert=True))
     assert dataset.images([0]).unique().tolist() == [0]
-    assert dataset.notes() == ["images of several frames or pages, of which the first is taken: 1"]
+    assert dataset.notes() == ["images with several frames or pages (the first one is used): 1"]
 
 
 @pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "dog"]])
 def test_folders_without_images_are_named(classes: list[str], tmp_path: Path) -> None:
-    """Beside images, beside one class (whose name is then none), and beside several; of nested ones the outermost alone."""
+    """With images at the top, with one class (which then has no name) and with several; of nested folders only the outermost."""
     for folder in [tmp_path / name for name in classes] or [tmp_path]:
         folder.mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(folder / "0.png")
@@ -224,8 +224,8 @@ def test_folders_without_images_are_named(classes: list[str], tmp_path: Path) ->
     assert list(open_source(DataConfig(path=str(tmp_path / "all.zip"))).notes) == list(source.notes)
 
 
-def test_links_that_go_round_end(tmp_path: Path) -> None:
-    """Two folders that link to each other and to themselves; a second link to the same images is no loop, and they count again."""
+def test_links_in_a_loop_are_followed_once(tmp_path: Path) -> None:
+    """Two folders that link to each other and to themselves; a second link to the same images is no loop, so they count twice."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("L", (8, 8)).save(tmp_path / name / "0.png")
@@ -234,10 +234,10 @@ def test_links_that_go_round_end(tmp_path: Path) -> None:
     (tmp_path / "b" / "b").symlink_to(".")
     source = open_source(DataConfig(path=str(tmp_path)))
     assert source.paths == ["a/0.png", "a/b/0.png", "b/0.png", "b/a/0.png"]  # type: ignore[attr-defined]
-    assert source.notes[0] == "links to a folder that they lie in are left out: a/b/a, a/b/b, b/a/b, b/b"
+    assert source.notes[0] == "links to a folder that contains them are left out: a/b/a, a/b/b, b/a/b, b/b"
 
 
-def test_names_that_are_no_text_are_hashed(folder: Path) -> None:
+def test_names_that_are_not_text_are_hashed(folder: Path) -> None:
     os.rename(folder / "cat" / "0.png", os.fsencode(folder / "cat") + b"/\xff\x1b.png")
     os.rename(folder / "dog", os.fsencode(folder) + b"/\xfe")
     source = open_source(DataConfig(path=str(folder)))
@@ -255,16 +255,16 @@ def test_contents_of_files_that_cannot_be_read_are_hashed(folder: Path) -> None:
 
 
 def test_reading_reports_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amgen.progress.REPORT_EVERY", 0.0)
+    monkeypatch.setattr("amgen.core.progress.REPORT_EVERY", 0.0)
     lines: list[str] = []
     open_dataset(DataConfig(path=str(folder)), lines.append)
     assert [line.split("  ")[0] for line in lines[:6]] == [f"reading: {done}/6 images" for done in range(1, 7)]
-    assert lines[6:] == [f"{folder}: files that do not end like images are left out: 1 (.txt)"]
+    assert lines[6:] == [f"{folder}: files without an image extension are left out: 1 (.txt)"]
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("Error downloading"), EOFError(), ReadError("not a tar")])
-def test_failed_downloads_are_told_in_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """torchvision's reader is replaced by one that finds nothing and cannot fetch it; what waits for a server waits 15 s at most."""
+def test_a_failed_download_is_an_error_of_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The reader of torchvision is replaced by one that finds nothing and cannot download. The timeout of connections is 15 s."""
     from torchvision import datasets
 
     class Missing:
@@ -285,7 +285,7 @@ def test_failed_downloads_are_told_in_a_line(error: Exception, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0\0\x08\3" + b"\xff" * 12, b"nonsense" * 50])
-def test_damaged_named_sets_are_told_in_a_line(damage: bytes, tmp_path: Path) -> None:
+def test_a_damaged_data_set_is_an_error_of_one_line(damage: bytes, tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
@@ -297,8 +297,8 @@ def test_damaged_named_sets_are_told_in_a_line(damage: bytes, tmp_path: Path) ->
             open_source(DataConfig(path="mnist", root=str(tmp_path), size=28, download=download))
 
 
-def test_what_is_read_on_the_way_is_said_once_and_not_by_copies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With nothing kept in memory the first turned image is told of, wherever it comes; a copy for another process prints instead."""
+def test_changed_images_are_reported_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With no images kept in memory, the first turned image is reported. A copy for another process prints the line instead."""
     exif = Image.Exif()
     exif[0x0112] = 3
     for name in ("1", "2"):

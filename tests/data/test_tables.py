@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from amgen.config import SnapshotsConfig
+from amgen.core.errors import UserError
 from amgen.data import Snapshots, open_dataset
 from amgen.data.tables import read_table
-from amgen.errors import UserError
 
 RNG = np.random.default_rng(0)
 TIMES = np.repeat([0.0, 1.0, 3.0], [4, 6, 2])
@@ -18,7 +18,7 @@ MASSES = RNG.uniform(1, 2, 12)
 
 
 def csv_file(folder: Path, header: str = "day,x,weight,y,z") -> Path:
-    """Rows in mixed order, with masses in the middle."""
+    """Write the points in a random order of rows, with the masses as the third column."""
     order = RNG.permutation(12)
     rows = [
         f"{TIMES[i]},{POINTS[i, 0]!r},{MASSES[i]!r},{POINTS[i, 1]!r},{POINTS[i, 2]!r}".replace("np.float64(", "").replace(")", "")
@@ -43,7 +43,7 @@ def same(found: Snapshots, dimension: int = 3) -> None:
 def test_csv(tmp_path: Path) -> None:
     found = read_table(options(csv_file(tmp_path), time_column="day", mass_column="weight"))
     same(found)
-    # Weighed by m N_k / M_0: the mean at each time is the total mass in units of the first one's.
+    # Weights are m N_k / M_0: their mean at each time is the total mass in units of that of the first time.
     means = [masses.mean() for masses in found.masses]
     np.testing.assert_allclose(means, [MASSES[time == TIMES].sum() / MASSES[TIMES == 0].sum() for time in found.times])
     heaviest = found.points[1][found.masses[1].argmax()]
@@ -60,7 +60,7 @@ def test_npz_in_both_layouts(names: tuple[str, str], tmp_path: Path) -> None:
 
 def test_counts_are_the_mass(tmp_path: Path) -> None:
     np.savez(tmp_path / "cells.npz", times=TIMES, points=POINTS)
-    found = read_table(options(tmp_path / "cells.npz", counts=True))
+    found = read_table(options(tmp_path / "cells.npz", mass_from_counts=True))
     assert [set(masses.tolist()) for masses in found.masses] == [{1.0}, {1.5}, {0.5}]
 
 
@@ -107,7 +107,7 @@ def empty(folder: Path) -> Path:
         (
             lambda folder: csv_file(folder).rename(folder / "cells.h5ad"),
             {},
-            "expected a .csv .*AnnData file save times and points by numpy.savez",
+            "expected a .csv .*AnnData file, save times and points with numpy.savez",
         ),
         (csv_file, {}, "data.time_column='time': .*cells.csv has no such column: it has day, x, weight, y, z"),
         (csv_file, {"time_column": "day", "mass_column": "wight"}, r"data.mass_column='wight'.*\(did you mean 'weight'\?\)"),
@@ -128,7 +128,7 @@ def empty(folder: Path) -> Path:
             r"row \d+, m: -.*expected masses that are positive \(12 are not\)",
         ),
         (lambda folder: archive(folder, times=TIMES * 0), {}, "holds one time: expected several"),
-        (archive, {"paired": True}, "the times of .* have 4, 6, 2 rows: expected as many each"),
+        (archive, {"paired": True}, "the times of .* have 4, 6, 2 rows: expected the same number of rows at each time"),
         (archive, {"hold_out": 2.0}, "data.hold_out=2: .* has the times 0, 1, 3"),
         (archive, {"hold_out": 3.0}, "data.hold_out=3 is the first or the last time"),
         (archive, {"hold_out": 1.0, "times": [0.0, 1.0]}, "data.hold_out=1 is among data.times"),
@@ -137,8 +137,8 @@ def empty(folder: Path) -> Path:
         (archive, {"origin": [0.0, 0.0], "axes": [[1.0]]}, r"data.axes has shape \(1, 1\): expected \(2, 2\)"),
         (archive, {"origin": [0.0], "axes": [[1.0]]}, "data.origin has 1 numbers: expected data.dimension=3"),
         (archive, {"origin": [0.0, 0.0], "axes": [[1.0, 2.0], [2.0, 4.0]]}, "data.axes is singular"),
-        (lambda folder: archive(folder, points=POINTS * [1, 1, 0]), {"whiten": "columns"}, "a column is constant or follows"),
-        (lambda folder: archive(folder, points=POINTS[:, [0, 1, 1]]), {"whiten": "full"}, "a column is constant or follows"),
+        (lambda folder: archive(folder, points=POINTS * [1, 1, 0]), {"standardize": "columns"}, "a column is constant or follows"),
+        (lambda folder: archive(folder, points=POINTS[:, [0, 1, 1]]), {"standardize": "whiten"}, "a column is constant or follows"),
     ],
 )
 def test_mistakes_are_named(make: Callable[[Path], Path], changes: dict[str, object], message: str, tmp_path: Path) -> None:

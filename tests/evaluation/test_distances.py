@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 from amgen.evaluation.distances import gaussian_kernel, mmd_squared, wasserstein
 
 RNG = np.random.default_rng(0)
@@ -55,12 +55,12 @@ def test_wasserstein_of_a_shift_is_its_length(power: int) -> None:
 def test_wasserstein_on_the_line_is_that_of_quantiles() -> None:
     x, y = RNG.normal(size=(30, 1)), RNG.exponential(size=(30, 1))
     for power in (1, 2):
-        sorted_gap = np.abs(np.sort(x[:, 0]) - np.sort(y[:, 0])) ** power
-        assert wasserstein(x, y, power) == pytest.approx(sorted_gap.mean() ** (1 / power), rel=1e-12)
+        difference = np.abs(np.sort(x[:, 0]) - np.sort(y[:, 0])) ** power
+        assert wasserstein(x, y, power) == pytest.approx(difference.mean() ** (1 / power), rel=1e-12)
 
 
 def test_unequal_numbers_and_weights() -> None:
-    """A point given twice is a point of twice the weight; POT agrees with the assignment where both apply."""
+    """A point that appears twice is a point of twice the weight; POT agrees with the assignment where both apply."""
     pytest.importorskip("ot")
     x, y = RNG.normal(size=(6, 2)), RNG.normal(size=(8, 2))
     twice = np.concatenate([x, x[:2]])

@@ -1,4 +1,4 @@
-"""Scoring models: the same figures whoever shares the work, every condition told, nothing left to chance."""
+"""Evaluation of models: scores do not depend on processes and batches, and reports hold all conditions."""
 
 import csv
 import json
@@ -14,19 +14,25 @@ import torch
 from helpers import TINY, amgen_process, run_cli
 from PIL import Image
 
-from amgen import checkpoints, config, sampling
-from amgen.config import DataConfig
-from amgen.data import make_grid, open_dataset
-from amgen.errors import UserError
-from amgen.evaluation import names, sweep
-from amgen.evaluation.evaluate import METRICS, Choices, Evaluator, chosen_metrics
+from amgen import config, sampling
+from amgen.config import METRICS, DataConfig
+from amgen.core.errors import UserError
+from amgen.core.processes import Processes
+from amgen.data import open_dataset
+from amgen.evaluation import sweep
+from amgen.evaluation.arguments import parse_sweep
+from amgen.evaluation.evaluator import Evaluator
 from amgen.evaluation.features import FeatureExtractor, make_extractor
-from amgen.evaluation.metrics import Figure, frechet_distance
-from amgen.evaluation.reference import Moments, Reference, cached, of_images, read
+from amgen.evaluation.frechet import frechet_distance
+from amgen.evaluation.metric_options import MetricOptions, select_metrics
+from amgen.evaluation.moments import Moments
+from amgen.evaluation.reference import Reference, cache_file, read_statistics, reference_from_images
 from amgen.evaluation.report import Evaluation, file_name, table
-from amgen.processes import Processes
+from amgen.evaluation.scores import Score
+from amgen.model import checkpoints
 from amgen.reporting.collect import collect
 from amgen.training.main import train
+from amgen.visualization.grids import image_grid
 
 ALONE = Processes()
 
@@ -38,13 +44,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def evaluator(name: str = "digits", metrics: Sequence[str] = ("fid",), **choices: int) -> Evaluator:
+def evaluator(name: str = "digits", metrics: Sequence[str] = ("fid",), **options: int) -> Evaluator:
     extractor = make_extractor(name, 1, 8)
-    return Evaluator(extractor, of_images(open_dataset(DataConfig()), extractor, ALONE), Choices(metrics, **choices))
+    return Evaluator(extractor, reference_from_images(open_dataset(DataConfig()), extractor, ALONE), MetricOptions(metrics, **options))
 
 
-def by_name(evaluation: Evaluation) -> dict[str, Figure]:
-    return {figure.name: figure for figure in evaluation.figures}
+def by_name(evaluation: Evaluation) -> dict[str, Score]:
+    return {score.name: score for score in evaluation.scores}
 
 
 @pytest.mark.parametrize("name", ["digits", "pixels"])
@@ -52,14 +58,14 @@ def test_report_carries_its_conditions(name: str, trained: Path) -> None:
     model = sampling.load(trained)
     measure = evaluator(name)
     evaluation = measure(model, model.options({"solver": "heun", "steps": 3}), 50)
-    label = measure.extractor.metric
+    label = measure.extractor.distance_name
     assert label != "FID"
     assert (evaluation.generated, evaluation.real, evaluation.sampling["NFE"]) == (50, 1797, 6)
-    figures = by_name(evaluation)
-    assert list(figures) == [label, f"{label} at infinite n", f"{label} at n = 50 a side"]
+    scores = by_name(evaluation)
+    assert list(scores) == [label, f"{label} at infinite n", f"{label} at n = 50 a side"]
     stored = json.loads(json.dumps(evaluation.to_dict()))
     assert stored["features"]["name"] == name
-    matched = stored["figures"][2]["details"]
+    matched = stored["scores"][2]["details"]
     assert matched["ratio"] == pytest.approx(matched["generated"] / matched["floor"])
     lines = "\n".join(evaluation.lines())
     assert f"{label} {evaluation.principal.value:.4g} +- " in lines
@@ -83,44 +89,44 @@ def test_value_is_the_distance_of_what_was_sampled(trained: Path) -> None:
 
 
 def test_all_metrics_of_the_data_itself(trained: Path) -> None:
-    """A model that draws the training images: no distance, full precision and recall, and nearness that tells copies."""
+    """A model that generates the training images: no distance, full precision and recall, and nearness that shows copies."""
     model = sampling.load(trained)
     measure = evaluator(metrics=METRICS, kid_subset_size=500, kid_subsets=10)
     real = measure.reference.features
     assert real is not None
     copies = iter([real[:1797]])
     measure.extractor.__class__ = type("Copies", (type(measure.extractor),), {"__call__": lambda self, images: next(copies)})
-    figures = by_name(measure(model, model.options({"batch_size": 1797}), 1797))
+    scores = by_name(measure(model, model.options({"batch_size": 1797}), 1797))
     label = "(digits features)"
-    assert figures[f"FD {label}"].value == pytest.approx(0, abs=1e-4)
-    assert abs(figures[f"KID {label}"].value) < 3 * figures[f"KID {label}"].standard_error  # type: ignore[operator]
-    assert figures[f"precision {label}"].value == figures[f"recall {label}"].value == 1
-    assert 7 < figures[f"IS {label}"].value < 10  # ten digits, recognised by a classifier that was taught to doubt
-    nearness = figures[f"nearness to training images {label}"]
+    assert scores[f"FD {label}"].value == pytest.approx(0, abs=1e-4)
+    assert abs(scores[f"KID {label}"].value) < 3 * scores[f"KID {label}"].standard_error  # type: ignore[operator]
+    assert scores[f"precision {label}"].value == scores[f"recall {label}"].value == 1
+    assert 7 < scores[f"IS {label}"].value < 10  # ten digits, recognised by a classifier that was taught to doubt
+    nearness = scores[f"nearness to training images {label}"]
     assert nearness.value > 0.99
     assert [pair[0] for pair in nearness.details["pairs"]] == [pair[1] for pair in nearness.details["pairs"]]
 
 
-def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(trained: Path) -> None:
+def test_metrics_that_cannot_be_computed_are_refused_before_generation(trained: Path) -> None:
     model = sampling.load(trained)
 
-    def refused(message: str, num: int, *metrics: str, **choices: int) -> None:
+    def refused(message: str, num: int, *metrics: str, **options: int) -> None:
         with pytest.raises(UserError, match=message):
-            evaluator("digits", metrics, **choices)(model, model.config.sampling, num)
+            evaluator("digits", metrics, **options)(model, model.config.sampling, num)
 
     refused("need at least 8 generated and 4 real images, not 7 and 7", 7, "fid")
-    refused("KID subsets of 1000 images need as many on each side, not 60: set the size of a subset to 30", 60, "kid")
+    refused("KID subsets of 1000 images need at least 1000 images on each side, not 60: set the size of a subset to 30", 60, "kid")
     refused("kid_subset_size=1: the estimate needs at least 2", 60, "kid", kid_subset_size=1)
-    refused("mean over 10 parts: draw at least as many images, not 9", 9, "is")
-    with pytest.raises(UserError, match="metrics=is need features with classes, which features=pixels have not"):
+    refused("mean over 10 parts: generate at least 10 images, not 9", 9, "is")
+    with pytest.raises(UserError, match="metrics=is needs features with classes, and features=pixels have none"):
         evaluator("pixels", ["is"])
     pixels = make_extractor("pixels", 1, 8)
     moments = Reference({"description": "m.npz", "n": None}, Moments(torch.zeros(64), torch.eye(64)))
-    with pytest.raises(UserError, match="metrics=kid need the features of the real images, and m.npz holds their moments alone"):
-        Evaluator(pixels, moments, Choices(("kid",)))
-    assert chosen_metrics("all", pixels, moments) == ("fid",)
+    with pytest.raises(UserError, match="metrics=kid needs the features of the real images, and m.npz holds mean and covariance only"):
+        Evaluator(pixels, moments, MetricOptions(("kid",)))
+    assert select_metrics("all", pixels, moments) == ("fid",)
     with pytest.raises(UserError, match="unknown metric 'kidd'"):
-        chosen_metrics("fid,kidd", pixels, moments)
+        select_metrics("fid,kidd", pixels, moments)
 
 
 def test_features_that_are_not_finite_are_named(trained: Path) -> None:
@@ -138,26 +144,26 @@ def test_features_that_are_not_finite_are_named(trained: Path) -> None:
 
 
 def test_weighted_images_count_by_their_weight(tmp_path: Path) -> None:
-    """Unbalanced dynamics: an untrained action with one class made heavy; both sides are drawn by weight."""
+    """Unbalanced dynamics: an untrained action with one class made heavy; both sides are resampled by weight."""
     masses = "data.masses={end: [100, 1, 1, 1, 1, 1, 1, 1, 1, 1]}"
     train(config.load("digits-unbalanced", [*TINY, masses]), tmp_path / "run")
     model = sampling.load(tmp_path / "run")
     evaluation = evaluator()(model, model.config.sampling, 60)
     assert any("effective sample size" in warning for warning in evaluation.warnings)
-    assert [figure.standard_error for figure in evaluation.figures] == [None, None]
+    assert [score.standard_error for score in evaluation.scores] == [None, None]
     extractor = make_extractor("digits", 1, 8)
-    assert chosen_metrics("all", extractor, evaluator().reference, weighted=True) == ("fid", "is", "nearest")
-    with pytest.raises(UserError, match="metrics=kid need images that count the same"):
+    assert select_metrics("all", extractor, evaluator().reference, weighted=True) == ("fid", "is", "nearest")
+    with pytest.raises(UserError, match="metrics=kid needs images of equal weight"):
         evaluator(metrics=["kid"])(model, model.config.sampling, 60)
     # By hand: zeros make up 100/109 of the reference.
     measure = evaluator()
     seen: list[Any] = []
-    chosen = Reference.chosen
-    Reference.chosen = lambda self, positions: seen.append(list(positions)) or chosen(self, positions)  # type: ignore[method-assign, func-returns-value]
+    subset = Reference.subset
+    Reference.subset = lambda self, positions: seen.append(list(positions)) or subset(self, positions)  # type: ignore[method-assign, func-returns-value]
     try:
         measure(model, model.config.sampling, 60)
     finally:
-        Reference.chosen = chosen  # type: ignore[method-assign]
+        Reference.subset = subset  # type: ignore[method-assign]
     assert measure.reference.dataset is not None
     zeros = (measure.reference.dataset.labels[seen[0]] == 0).double().mean()
     assert float(zeros) == pytest.approx(100 / 109, abs=0.01)
@@ -173,33 +179,33 @@ def test_reference_is_computed_once(cache: Path) -> None:
             return super().__call__(images)
 
     counting = Counting(None, torch.device("cpu"))
-    first = of_images(dataset, counting, ALONE, 40)
+    first = reference_from_images(dataset, counting, ALONE, 40)
     assert sum(calls) == 40
-    again = of_images(dataset, counting, ALONE, 40)
+    again = reference_from_images(dataset, counting, ALONE, 40)
     assert sum(calls) == 40
     assert torch.equal(first.features, again.features)  # type: ignore[arg-type]
     assert first.indices == again.indices
     assert torch.equal(extractor(dataset.images(first.indices)), first.features)  # type: ignore[arg-type]
     # Another number, data, or set of weights is another reference; a damaged file is made again.
-    of_images(dataset, counting, ALONE, 41)
+    reference_from_images(dataset, counting, ALONE, 41)
     assert sum(calls) == 81
     counting.checksum = "other weights"
-    of_images(dataset, counting, ALONE, 40)
+    reference_from_images(dataset, counting, ALONE, 40)
     assert sum(calls) == 121
-    file = cached(first.about)
+    file = cache_file(first.about)
     file.write_bytes(file.read_bytes()[:1000])
-    assert torch.equal(of_images(dataset, extractor, ALONE, 40).features, first.features)  # type: ignore[arg-type]
+    assert torch.equal(reference_from_images(dataset, extractor, ALONE, 40).features, first.features)  # type: ignore[arg-type]
     before = sorted(cache.iterdir())
-    of_images(dataset, counting, ALONE, 12, cache=False)
+    reference_from_images(dataset, counting, ALONE, 12, cache=False)
     assert sorted(cache.iterdir()) == before
-    with pytest.raises(UserError, match="1,798 real images are asked for, and the embedded digits has 1,797"):
-        of_images(dataset, extractor, ALONE, 1798)
+    with pytest.raises(UserError, match="1,798 real images are requested, and the embedded digits has 1,797"):
+        reference_from_images(dataset, extractor, ALONE, 1798)
 
 
 class Corners(FeatureExtractor):
     """Mean squares of the first channel over the quarters of an image: four numbers of images of any size and number of channels."""
 
-    name, metric, preparation, dimension, checksum = "corners", "FD (corners)", "none", 4, ""
+    name, distance_name, preparation, dimension, checksum = "corners", "FD (corners)", "none", 4, ""
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(images[:, :1].float().square(), 2).flatten(1)
@@ -228,8 +234,8 @@ def transparent(tmp_path: Path) -> DataConfig:
 def test_other_preparation_is_another_reference(change: dict[str, Any], transparent: DataConfig) -> None:
     """The features are those of the images as they are prepared now, and not those that the cache holds of another preparation."""
     extractor, changed = Corners(), open_dataset(config.change(transparent, change))
-    first = of_images(open_dataset(transparent), extractor, ALONE).features
-    second = of_images(changed, extractor, ALONE).features
+    first = reference_from_images(open_dataset(transparent), extractor, ALONE).features
+    second = reference_from_images(changed, extractor, ALONE).features
     assert first is not None
     assert second is not None
     assert torch.equal(second, extractor(changed.images(range(2))))
@@ -238,14 +244,14 @@ def test_other_preparation_is_another_reference(change: dict[str, Any], transpar
 
 def test_images_that_are_refused_now_are_not_taken_from_the_cache(transparent: DataConfig) -> None:
     gray = config.change(transparent, {"channels": 1})
-    of_images(open_dataset(gray), Corners(), ALONE)
+    reference_from_images(open_dataset(gray), Corners(), ALONE)
     with pytest.raises(UserError, match="is RGB but data.channels=1 asks for gray"):
-        of_images(open_dataset(config.change(gray, {"convert": False})), Corners(), ALONE)
-    (Path(transparent.path) / "2.png").write_text("no picture")
+        reference_from_images(open_dataset(config.change(gray, {"convert": False})), Corners(), ALONE)
+    (Path(transparent.path) / "2.png").write_text("not an image")
     skipping = config.change(transparent, {"on_error": "skip"})
-    of_images(open_dataset(skipping), Corners(), ALONE)
+    reference_from_images(open_dataset(skipping), Corners(), ALONE)
     with pytest.raises(UserError, match="cannot read the image .*2.png"):
-        of_images(open_dataset(config.change(skipping, {"on_error": "stop"})), Corners(), ALONE)
+        reference_from_images(open_dataset(config.change(skipping, {"on_error": "stop"})), Corners(), ALONE)
 
 
 def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
@@ -255,7 +261,7 @@ def test_images_of_equal_size_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for index in range(4):
             Image.new("L", (8, 8), value + index).save(tmp_path / name / f"{index}.bmp")
-        found.append(of_images(open_dataset(DataConfig(path=str(tmp_path / name))), extractor, ALONE).features)
+        found.append(reference_from_images(open_dataset(DataConfig(path=str(tmp_path / name))), extractor, ALONE).features)
     assert float((found[1] - found[0]).mean()) > 1
 
 
@@ -268,25 +274,25 @@ def test_exported_weights_are_scored(trained: Path, tmp_path: Path) -> None:
         outcome = run_cli("eval-fid", *arguments, "--features", "digits", "--num", "10", "--json", file)
         assert outcome.code == 0, outcome.err
         found.append(json.loads(file.read_text()))
-    assert found[1]["figures"] == found[0]["figures"]
+    assert found[1]["scores"] == found[0]["scores"]
     assert (found[1]["model"]["weights"], found[1]["model"]["images_trained"]) == ("ema-0.99", 96)
-    assert found[2]["figures"][0]["value"] != found[0]["figures"][0]["value"]
+    assert found[2]["scores"][0]["value"] != found[0]["scores"][0]["value"]
 
 
 def scored(value: float, **changes: Any) -> Evaluation:
     """An evaluation by hand."""
     conditions: dict[str, Any] = {"generated": 10, "real": 5, "reference": "r", "features": None, "sampling": {"NFE": 3, "seed": 0}}
     model = {"checkpoint": "runs/x/checkpoints/step-00000007", "weights": "ema-0.99", "images_trained": 7}
-    return Evaluation(figures=[Figure("FID", value)], model=model, seconds={}, **{**conditions, **changes})
+    return Evaluation(scores=[Score("FID", value)], model=model, seconds={}, **{**conditions, **changes})
 
 
 def test_best_weights_are_compared_under_equal_conditions() -> None:
-    """By what was asked for; an adaptive solver needs another NFE for other weights."""
-    one = scored(2.0, choices={"metrics": ["fid"]})
+    """By the conditions; an adaptive solver needs another NFE for other weights."""
+    one = scored(2.0, metric_options={"metrics": ["fid"]})
     assert Evaluation.from_dict(json.loads(json.dumps(one.to_dict()))) == one
-    assert one.comparable(scored(3.0, choices={"metrics": ["fid"]}))
-    assert one.comparable(scored(3.0, choices={"metrics": ["fid"]}, sampling={"NFE": 44, "seed": 0, "label": None}))
-    assert one.comparable(scored(3.0))  # of an older version, which kept no choices
+    assert one.comparable(scored(3.0, metric_options={"metrics": ["fid"]}))
+    assert one.comparable(scored(3.0, metric_options={"metrics": ["fid"]}, sampling={"NFE": 44, "seed": 0, "label": None}))
+    assert one.comparable(scored(3.0))  # of an older version, which saved no metric options
     for change in (
         {"generated": 11},
         {"real": 6},
@@ -294,10 +300,10 @@ def test_best_weights_are_compared_under_equal_conditions() -> None:
         {"features": {"name": "pixels"}},
         {"sampling": {"NFE": 3, "seed": 1}},
         {"sampling": {"NFE": 3, "seed": 0, "tolerance": 0.1}},
-        {"choices": {"metrics": ["kid"]}},
+        {"metric_options": {"metrics": ["kid"]}},
     ):
-        assert not one.comparable(scored(3.0, **{"choices": {"metrics": ["fid"]}, **change})), change
-    assert not one.comparable(Evaluation.from_dict({**one.to_dict(), "figures": [{"name": "KID", "value": 1.0}]}))
+        assert not one.comparable(scored(3.0, **{"metric_options": {"metrics": ["fid"]}, **change})), change
+    assert not one.comparable(Evaluation.from_dict({**one.to_dict(), "scores": [{"name": "KID", "value": 1.0}]}))
 
 
 def test_the_best_weights_are_kept_though_an_adaptive_solver_needs_another_number_of_steps(
@@ -308,7 +314,7 @@ def test_the_best_weights_are_kept_though_an_adaptive_solver_needs_another_numbe
 
     def call(*arguments: Any) -> Evaluation:
         found = original(*arguments)
-        found.figures[0].value, found.sampling["NFE"] = next(given)
+        found.scores[0].value, found.sampling["NFE"] = next(given)
         return found
 
     monkeypatch.setattr(Evaluator, "__call__", call)
@@ -318,7 +324,7 @@ def test_the_best_weights_are_kept_though_an_adaptive_solver_needs_another_numbe
     assert sampling.load(tmp_path / "run" / "checkpoints" / "best").images == 32
 
 
-def test_reports_are_named_by_all_that_was_asked() -> None:
+def test_reports_are_named_by_their_conditions() -> None:
     """The same again has the same name; what came out, and the place of the weights, do not matter."""
     one = scored(2.0)
     moved = Evaluation.from_dict({**one.to_dict(), "model": {**one.model, "checkpoint": "elsewhere/step-00000007"}})
@@ -329,7 +335,7 @@ def test_reports_are_named_by_all_that_was_asked() -> None:
         {"real": 6},
         {"reference": "s"},
         {"sampling": {"NFE": 3, "seed": 1}},
-        {"choices": {"metrics": ["kid"]}},
+        {"metric_options": {"metrics": ["kid"]}},
         {"model": {**one.model, "weights": "action"}},
         {"model": {**one.model, "weights_sha256": "1"}},
         {"model": {**one.model, "weights_sha256": "2"}},
@@ -355,7 +361,7 @@ def test_no_report_takes_the_place_of_another(trained: Path, tmp_path: Path) -> 
 
 
 def test_images_of_one_class_are_scored_against_that_class(tmp_path: Path) -> None:
-    """By hand: images drawn as class 3 against the 183 real threes. Where no threes can be told, the label is refused."""
+    """By hand: images generated as class 3 against the 183 real threes. Where the data has no such class, the label is refused."""
     train(config.load("digits", [*TINY, "action.classes=10", "training.images=16"]), tmp_path / "run")
     outcome = run_cli("eval-fid", tmp_path / "run", "--features", "digits", "-n", "20", "--label", "3", "--json", tmp_path / "e.json")
     assert outcome.code == 0, outcome.err
@@ -368,14 +374,14 @@ def test_images_of_one_class_are_scored_against_that_class(tmp_path: Path) -> No
     assert found.principal.value == pytest.approx(expected, rel=1e-4)
     assert (found.real, found.reference) == (len(threes), "the embedded digits, class 3")
     assert f"reference: {len(threes)} real images of the embedded digits, class 3" in outcome.out
-    with pytest.raises(UserError, match="label=3 is what is drawn, and the real images .the embedded digits. are not those of that class"):
+    with pytest.raises(UserError, match="label=3 is generated, but the real images .the embedded digits. are not of that class only"):
         evaluator()(model, model.config.sampling, 20, request)
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "one" / "0.png")
-    of_images(dataset, extractor, ALONE).write(tmp_path / "all.npz")
+    reference_from_images(dataset, extractor, ALONE).write(tmp_path / "all.npz")
     for arguments, message in (
         (["--label", "10"], "label=10: this model knows the classes 0 to 9"),
-        (["--label", "3", "--data", str(tmp_path / "all.npz")], "holds statistics, of which nothing can be left out"),
+        (["--label", "3", "--data", str(tmp_path / "all.npz")], "holds statistics, which have no single images to choose from"),
         (["--label", "3", "--data", str(tmp_path / "one")], "has 1 classes where the model knows 10"),
         (["--label", "3", "--real", "184"], "the embedded digits, class 3 has 183"),
     ):
@@ -384,7 +390,7 @@ def test_images_of_one_class_are_scored_against_that_class(tmp_path: Path) -> No
 
 
 def test_values_of_a_sweep() -> None:
-    assert names.sweep(["tolerance=1e-3,0.1", "solver=dopri5"]) == [
+    assert parse_sweep(["tolerance=1e-3,0.1", "solver=dopri5"]) == [
         {"tolerance": 1e-3, "solver": "dopri5"},
         {"tolerance": 0.1, "solver": "dopri5"},
     ]
@@ -396,12 +402,12 @@ def test_statistics_files(tmp_path: Path, trained: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert "1,797 images of the embedded digits, features digits, 64 dimensions" in outcome.out
     extractor = make_extractor("digits", 1, 8)
-    direct, ours = of_images(open_dataset(DataConfig()), extractor, ALONE), read(tmp_path / "stats.npz", extractor)
+    direct, ours = reference_from_images(open_dataset(DataConfig()), extractor, ALONE), read_statistics(tmp_path / "stats.npz", extractor)
     assert torch.equal(direct.features, ours.features)  # type: ignore[arg-type]
     assert ours.count == 1797
     np.savez(tmp_path / "published.npz", mu=direct.moments.mean.numpy(), sigma=direct.moments.covariance.numpy())
     model = sampling.load(trained)
-    published = read(tmp_path / "published.npz", extractor)
+    published = read_statistics(tmp_path / "published.npz", extractor)
     values = [Evaluator(extractor, reference)(model, model.config.sampling, 20).principal.value for reference in (direct, ours, published)]
     assert values == pytest.approx([values[0]] * 3, rel=1e-9)
     evaluation = Evaluator(extractor, published)(model, model.config.sampling, 20)
@@ -410,31 +416,31 @@ def test_statistics_files(tmp_path: Path, trained: Path) -> None:
     def refused(message: str, **arrays: Any) -> None:
         np.savez(tmp_path / "wrong.npz", **arrays)
         with pytest.raises(UserError, match=message):
-            read(tmp_path / "wrong.npz", extractor)
+            read_statistics(tmp_path / "wrong.npz", extractor)
 
     refused("holds no 'mu' but m", m=np.zeros(3))
     refused(r"holds mu \(3,\) and sigma \(3, 3\): features=digits have 64 dimensions", mu=np.zeros(3), sigma=np.eye(3))
     refused("numbers that are not finite", mu=np.full(64, np.nan), sigma=np.eye(64))
-    refused(r"sigma with the negative eigenvalue -1, so no covariance", mu=np.zeros(64), sigma=np.diag([-1.0, *[1.0] * 63]))
-    refused(r"sigma that is not symmetric \(by 1\), so no covariance", mu=np.zeros(64), sigma=np.triu(np.ones((64, 64))))
+    refused(r"sigma with the negative eigenvalue -1, so it is not a covariance", mu=np.zeros(64), sigma=np.diag([-1.0, *[1.0] * 63]))
+    refused(r"sigma that is not symmetric \(by 1\), so it is not a covariance", mu=np.zeros(64), sigma=np.triu(np.ones((64, 64))))
     with pytest.raises(UserError, match="made with features name 'digits', not 'pixels'"):
-        read(tmp_path / "stats.npz", make_extractor("pixels", 1, 8))
+        read_statistics(tmp_path / "stats.npz", make_extractor("pixels", 1, 8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "stats.npz").read_bytes()[:500])
     for name in ("cut.npz", "absent.npz"):
         with pytest.raises(UserError, match="cannot read the statistics"):
-            read(tmp_path / name, extractor)
+            read_statistics(tmp_path / name, extractor)
 
 
 def test_two_processes_agree_with_one(trained: Path, tmp_path: Path) -> None:
-    """Every figure to 1e-6 of its value, on another batch size too."""
+    """Every score to 1e-6 of its value, on another batch size too."""
     arguments = ["eval-fid", str(trained), "--features", "digits", "-n", "120", "--metrics", "all", "--kid-subset-size", "50"]
     outcome = run_cli(*arguments, "--json", tmp_path / "a.json")
     assert outcome.code == 0, outcome.err
     process = amgen_process(*arguments, "--batch-size", "17", "--json", tmp_path / "b.json", processes=2)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    one, two = (json.loads((tmp_path / name).read_text())["figures"] for name in ("a.json", "b.json"))
-    assert [figure["name"] for figure in one] == [figure["name"] for figure in two]
+    one, two = (json.loads((tmp_path / name).read_text())["scores"] for name in ("a.json", "b.json"))
+    assert [score["name"] for score in one] == [score["name"] for score in two]
     for first, second in zip(one, two, strict=True):
         assert second["value"] == pytest.approx(first["value"], rel=1e-6), first["name"]
         if first["standard_error"] is None:
@@ -445,16 +451,16 @@ def test_two_processes_agree_with_one(trained: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def plots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The axes of each plot that is drawn."""
+    """The axes of each plot."""
     found: list[Any] = []
-    original = sweep.figure_of
+    original = sweep.new_figure
 
-    def figure_of(*arguments: Any) -> Any:
+    def new_figure(*arguments: Any) -> Any:
         figure, axes = original(*arguments)
         found.append(axes)
         return figure, axes
 
-    monkeypatch.setattr(sweep, "figure_of", figure_of)
+    monkeypatch.setattr(sweep, "new_figure", new_figure)
     return found
 
 
@@ -480,20 +486,20 @@ def test_sweeps(trained: Path, tmp_path: Path, plots: list[Any]) -> None:
     ]  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "s.csv").read_text().splitlines()))
     values = [float(row["FD (digits features)"]) for row in rows]
-    assert values == [entry["figures"][0]["value"] for entry in stored]
+    assert values == [entry["scores"][0]["value"] for entry in stored]
     for row, value in zip(rows, values, strict=True):
         beaten = any(int(other["NFE"]) <= int(row["NFE"]) and there < value for other, there in zip(rows, values, strict=True))
         assert row["pareto"] == str(not beaten)
     [axes] = plots
-    assert (axes.get_xlabel(), axes.get_xscale()) == ("gradients of the action for an image (NFE)", "log")
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("gradient evaluations per image (NFE)", "log")
     assert axes.get_ylabel() == "FD (digits features)"
     for name, places, costs in (("euler", (0, 2), [2, 3]), ("heun", (1, 3), [4, 6])):
         x, y, errors = curves(axes)[name]
-        figures = [stored[place]["figures"][0] for place in places]
-        assert (x, y) == (costs, [figure["value"] for figure in figures])
-        assert errors == pytest.approx([figure["standard_error"] for figure in figures])
-    with Image.open(tmp_path / "s.png") as picture:
-        assert (picture.format, picture.size) == ("PNG", (900, 600))  # 6 x 4 inches
+        scores = [stored[place]["scores"][0] for place in places]
+        assert (x, y) == (costs, [score["value"] for score in scores])
+        assert errors == pytest.approx([score["standard_error"] for score in scores])
+    with Image.open(tmp_path / "s.png") as image:
+        assert (image.format, image.size) == ("PNG", (900, 600))  # 6 x 4 inches
     assert "4/4  steps 3, solver heun  NFE 6  FD (digits features)" in outcome.out
 
 
@@ -506,7 +512,7 @@ def test_sweeps_over_checkpoints(tmp_path: Path, plots: list[Any]) -> None:
     stored = json.loads((tmp_path / "c.json").read_text())["evaluations"]
     assert plots[0].get_xlabel() == "images trained on"
     [(x, y, _)] = curves(plots[0]).values()
-    assert (x, y) == ([16 * step for step in steps], [entry["figures"][0]["value"] for entry in stored])
+    assert (x, y) == ([16 * step for step in steps], [entry["scores"][0]["value"] for entry in stored])
     assert "<svg" in (tmp_path / "c.svg").read_text()
     assert [entry["model"]["images_trained"] for entry in stored] == [16 * step for step in steps]
     outcome = run_cli(*arguments, "--checkpoints", f"{steps[0]},7777")
@@ -519,23 +525,23 @@ def test_sweeps_over_checkpoints(tmp_path: Path, plots: list[Any]) -> None:
         (["--sweep", "stepz=1"], "did you mean 'steps'"),
         (["--sweep", "steps=1,"], "expected values such as steps=A,B"),
         (["--sweep", "steps=0,1"], "steps=0: expected a number greater than 0"),
-        (["--sweep", "steps=1,2", "--sweep", "steps=3"], "steps is swept over already"),
+        (["--sweep", "steps=1,2", "--sweep", "steps=3"], "steps is given twice"),
         (["--metrics", "fidd"], "unknown metric 'fidd'"),
         (["--sweep", "tolerance=1e-2,1e-3"], "--sweep tolerance: the solver ab2 takes a fixed number of --steps"),
         (["--sweep", "steps=1,2", "--solver", "dopri5"], "--sweep steps: the solver dopri5 chooses its own steps by --tolerance"),
         (["--sweep", "solver=heun,bosh3", "--sweep", "steps=1,2"], "--sweep steps: the solver bosh3 chooses its own steps"),
         (["--sweep", "rho=1,2"], "--sweep rho: it is the exponent of --step-grid polynomial, and the steps are uniform"),
         (["--tolerance", "0.1"], "--tolerance 0.1: the solver ab2 takes a fixed number of --steps"),
-        (["--raw", "--ema", "0.99"], "--raw and --ema each say which weights to use: leave one out"),
-        (["--ema", "0.99", "--raw"], "--raw and --ema each say which weights to use: leave one out"),
+        (["--raw", "--ema", "0.99"], "--raw and --ema each say which weights to use: give one of them"),
+        (["--ema", "0.99", "--raw"], "--raw and --ema each say which weights to use: give one of them"),
         (["--label", "3"], "label=3: this model was trained without classes"),
         (["--resize", "squash"], "resize='squash': expected 'forbid', 'crop' or 'stretch'"),
         (["--plot", "plot.txt"], "expected a file name that ends in .png, .pdf, .svg"),
         (["--data", "absent.npz"], "cannot read the statistics absent.npz"),
         (["--data", "absent"], "does not exist"),
-        (["--real", "5000"], "5,000 real images are asked for"),
+        (["--real", "5000"], "5,000 real images are requested"),
         (["--num", "0"], "--num 0: expected at least 1"),
-        (["--neighbours", "pairs.png"], "shows what metrics=nearest found: add it"),
+        (["--neighbours", "pairs.png"], "shows the result of metrics=nearest: add it"),
         (["--held-out", "digits"], "held-out images are for metrics=nearest: add it"),
     ],
 )
@@ -553,12 +559,12 @@ def test_lines_of_a_plot() -> None:
     assert sweep._lines(settings, trained=False) == {"euler, guidance 2": [0, 1], "heun": [2]}
 
 
-def test_pareto_of_a_figure_that_should_be_high() -> None:
+def test_pareto_of_a_score_that_should_be_high() -> None:
     def scored(value: float, nfe: int) -> Evaluation:
-        figure = Figure("precision", value, lower_is_better=False)
-        return Evaluation([figure], 1, 1, "", None, {"images_trained": 0}, {"NFE": nfe}, {})
+        score = Score("precision", value, lower_is_better=False)
+        return Evaluation([score], 1, 1, "", None, {"images_trained": 0}, {"NFE": nfe}, {})
 
-    neither = Evaluation([Figure("nearness", 0.5, lower_is_better=None)], 1, 1, "", None, {"images_trained": 0}, {"NFE": 1}, {})
+    neither = Evaluation([Score("nearness", 0.5, lower_is_better=None)], 1, 1, "", None, {"images_trained": 0}, {"NFE": 1}, {})
     assert table([neither], [{}])[0]["pareto"] is False
     rows = table([scored(0.5, 4), scored(0.4, 8), scored(0.6, 8)], [{}, {}, {}])
     assert [row["pareto"] for row in rows] == [True, False, True]
@@ -571,10 +577,10 @@ def test_held_out_images_and_pairs(trained: Path, tmp_path: Path) -> None:
         "--json", tmp_path / "n.json", "--neighbours", tmp_path / "pairs.png",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    (figure,) = json.loads((tmp_path / "n.json").read_text())["figures"]
-    assert figure["value"] < 0.05
+    (score,) = json.loads((tmp_path / "n.json").read_text())["scores"]
+    assert score["value"] < 0.05
     assert "biased" not in outcome.out
-    pairs = figure["details"]["pairs"]
+    pairs = score["details"]["pairs"]
     assert len(pairs) == 16
     model, dataset = sampling.load(trained), open_dataset(DataConfig())
     images = torch.cat([batch.images for batch in sampling.generate_all(model, model.config.sampling, range(40), sampling.Request())])
@@ -582,9 +588,9 @@ def test_held_out_images_and_pairs(trained: Path, tmp_path: Path) -> None:
     distances = torch.cdist(features(images), features(dataset.images(range(1797))))
     assert [pair[1] for pair in pairs] == distances.argmin(dim=1)[[pair[0] for pair in pairs]].tolist()
     assert [pair[0] for pair in pairs] == distances.amin(dim=1).argsort()[:16].tolist()
-    expected = make_grid(images[[pair[0] for pair in pairs]], dataset.images([pair[1] for pair in pairs]), columns=8)
-    with Image.open(tmp_path / "pairs.png") as picture:
-        assert np.array_equal(np.asarray(picture), np.asarray(expected))
+    expected = image_grid(images[[pair[0] for pair in pairs]], dataset.images([pair[1] for pair in pairs]), columns=8)
+    with Image.open(tmp_path / "pairs.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
 def test_restored_images_are_compared_with_the_truth(tmp_path: Path) -> None:
@@ -592,27 +598,25 @@ def test_restored_images_are_compared_with_the_truth(tmp_path: Path) -> None:
     model = sampling.load(tmp_path / "run")
     dataset = open_dataset(model.config.data)
     evaluation = evaluator()(model, model.options({"batch_size": 8}), 20, sampling.Request(images=dataset))
-    figures = by_name(evaluation)
-    assert {"PSNR", "SSIM", "PSNR (bilinear)", "SSIM (bicubic)", "FD (digits features) of bilinear"} <= set(figures)
+    scores = by_name(evaluation)
+    assert {"PSNR", "SSIM", "PSNR (bilinear)", "SSIM (bicubic)", "FD (digits features) of bilinear"} <= set(scores)
     request = sampling.Request(images=dataset)
-    batch = sampling.generate(model, sampling.solver_of(model.config.sampling), range(20), request)
+    batch = sampling.generate(model, model.config.sampling, range(20), request)
     assert batch.truths is not None
     error = (batch.images.double() - batch.truths.double()).square().mean()
-    assert figures["PSNR"].value == pytest.approx(float(10 * (255**2 / error).log10()), rel=1e-6)
-    assert not figures["PSNR"].lower_is_better
+    assert scores["PSNR"].value == pytest.approx(float(10 * (255**2 / error).log10()), rel=1e-6)
+    assert not scores["PSNR"].lower_is_better
 
 
 def test_evaluation_while_training(tmp_path: Path) -> None:
-    """Scores are written, the best weights kept, and what cannot be measured is found before the first step."""
+    """Scores are written, the best weights are kept, and impossible metrics are refused before the first step."""
     scored = ["evaluation.every=32", "evaluation.features=digits", "evaluation.num=20"]
     train(config.load("digits", [*TINY, *scored]), tmp_path / "run")
     files = sorted((tmp_path / "run" / "eval").iterdir())
     assert [file.name for file in files] == [f"training-digits-{images:09d}.json" for images in (32, 64, 96)]
-    values = {
-        json.loads(file.read_text())["model"]["images_trained"]: json.loads(file.read_text())["figures"][0]["value"] for file in files
-    }
+    values = {json.loads(file.read_text())["model"]["images_trained"]: json.loads(file.read_text())["scores"][0]["value"] for file in files}
     best = tmp_path / "run" / "checkpoints" / "best"
-    assert json.loads((best / "evaluation.json").read_text())["figures"][0]["value"] == min(values.values())
+    assert json.loads((best / "evaluation.json").read_text())["scores"][0]["value"] == min(values.values())
     model = sampling.load(best)
     assert json.loads((best / "evaluation.json").read_text())["model"]["weights_sha256"] == model.weights_sha256
     assert values[model.images] == min(values.values())

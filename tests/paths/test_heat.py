@@ -13,9 +13,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from amgen import config, sampling
+from amgen.core.errors import UserError
 from amgen.data import open_dataset, to_uint8
-from amgen.errors import UserError
-from amgen.paths import Given, HeatPath
+from amgen.paths import Conditioning, HeatPath
 from amgen.sampling import Request
 
 HEAT = [*TINY, "path.kind=heat", "path.blur=1.5"]
@@ -32,7 +32,7 @@ def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
 
 
 def without_noise(path: HeatPath, t: float, data: Tensor) -> Tensor:
-    return path.interpolate(torch.full((len(data),), t, dtype=data.dtype), torch.zeros_like(data), data, Given())[0]
+    return path.interpolate(torch.full((len(data),), t, dtype=data.dtype), torch.zeros_like(data), data, Conditioning())[0]
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.5])
@@ -72,10 +72,10 @@ def test_posterior_noise_is_that_of_gaussian_images(blur: float) -> None:
     variance = (damping * deviation) ** 2 + a**2
     centred = cosine_transform(x) - damping * mean
     velocity = slope * mean + (damping * slope * deviation**2 - a * noise) / variance * centred
-    found = path.posterior_noise(t, x, cosine_transform(velocity, inverse=True), Given())
+    found = path.posterior_noise(t, x, cosine_transform(velocity, inverse=True), Conditioning())
     torch.testing.assert_close(found, cosine_transform(a * centred / variance, inverse=True), rtol=0, atol=1e-10)
     other = torch.randn_like(x)
-    torch.testing.assert_close(path.posterior_noise(t, x, other, Given())[-1], -other[-1] / noise)
+    torch.testing.assert_close(path.posterior_noise(t, x, other, Conditioning())[-1], -other[-1] / noise)
     assert path.noise_scale(t).tolist() == pytest.approx((noise * (1 - t)).tolist())
 
 
@@ -83,7 +83,7 @@ def test_the_velocity_ends_as_that_of_the_noise() -> None:
     """At t = 1 no heat flows, so that u = -noise eps; at t = 0 the flow is blur^2 f^2 of what is left, of which the mean has none."""
     data, noise = images(2, 1, 8, 8), torch.randn(2, 1, 8, 8, dtype=torch.float64)
     path = HeatPath(2.0, 0.3)
-    velocity = path.interpolate(torch.tensor([1.0, 0.0], dtype=torch.float64), noise, data, Given())[1]
+    velocity = path.interpolate(torch.tensor([1.0, 0.0], dtype=torch.float64), noise, data, Conditioning())[1]
     torch.testing.assert_close(velocity[0], -0.3 * noise[0])
     torch.testing.assert_close(velocity[1].mean(), -0.3 * noise[1].mean())
 
@@ -92,36 +92,36 @@ def test_precision_and_samples_that_differ_in_time() -> None:
     """float32 images give what their double-precision transforms round to, each at its own time; noise is added in float32."""
     data, noise = images(3, 2, 32, 32).float(), torch.randn(3, 2, 32, 32)
     t, path = torch.tensor([0.0, 0.5, 0.75]), HeatPath()
-    found = path.interpolate(t, torch.zeros_like(data), data, Given())
-    expected = path.interpolate(t.double(), torch.zeros_like(data).double(), data.double(), Given())
+    found = path.interpolate(t, torch.zeros_like(data), data, Conditioning())
+    expected = path.interpolate(t.double(), torch.zeros_like(data).double(), data.double(), Conditioning())
     for value, exact in zip(found, expected, strict=True):
         assert torch.equal(value, exact.float())
-    x, velocity = path.interpolate(t, noise, data, Given())
+    x, velocity = path.interpolate(t, noise, data, Conditioning())
     assert x.dtype == velocity.dtype == torch.float32
     torch.testing.assert_close(x, found[0] + 0.1 * (1 - t.reshape(3, 1, 1, 1)) * noise)
     torch.testing.assert_close(velocity, found[1] - 0.1 * noise)
-    alone = path.interpolate(t[1:2].double(), noise[1:2].double(), data[1:2].double(), Given())
+    alone = path.interpolate(t[1:2].double(), noise[1:2].double(), data[1:2].double(), Conditioning())
     torch.testing.assert_close(alone[0].float(), x[1:2])
 
 
 def test_eight_bits_of_the_blurred_image_are_given_and_no_more() -> None:
     """Detail whose trace is below half a gray level is not in the condition: waves of 0.4 two pixels long, blurred by 2."""
     path, data = HeatPath(2.0), 0.5 * images(4, 3, 16, 16)
-    given = path.given(data)
-    assert given.condition is not None
-    assert given.free is None
-    assert given.condition.shape[1] == path.condition_channels(3) == 3
-    assert given.condition.dtype == data.dtype
+    conditioning = path.conditioning(data)
+    assert conditioning.condition is not None
+    assert conditioning.free is None
+    assert conditioning.condition.shape[1] == path.condition_channels(3) == 3
+    assert conditioning.condition.dtype == data.dtype
     blurred = without_noise(path, 0.0, data)
-    assert (given.condition - blurred).abs().max() <= 0.5 / 127.5 + 1e-6
-    levels = 127.5 * (given.condition + 1)
+    assert (conditioning.condition - blurred).abs().max() <= 0.5 / 127.5 + 1e-6
+    levels = 127.5 * (conditioning.condition + 1)
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
     wave = (math.pi * 15 / 16 * (torch.arange(16) + 0.5)).cos()
-    assert torch.equal(path.given(data + 0.4 * wave[:, None] * wave).condition, given.condition)
-    assert torch.equal(path.shown(data, given), given.condition)
-    assert torch.equal(path.baselines(data, given)["blurred"], given.condition)
+    assert torch.equal(path.conditioning(data + 0.4 * wave[:, None] * wave).condition, conditioning.condition)
+    assert torch.equal(path.shown(data, conditioning), conditioning.condition)
+    assert torch.equal(path.baselines(data, conditioning)["blurred"], conditioning.condition)
     noise = torch.randn_like(data)
-    torch.testing.assert_close(path.prior(noise, data, given), blurred + 0.1 * noise)
+    torch.testing.assert_close(path.prior(noise, data, conditioning), blurred + 0.1 * noise)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(UserError, match=f"path.{next(iter(arguments))}=.*: expected a positive number"):
             HeatPath(**arguments)
     for overrides, message in (
-        (["coupling.kind=ot"], "coupling.kind=ot with path.kind=heat"),
+        (["coupling.kind=ot"], "coupling.kind=ot is for .*, not for path.kind=heat"),
         (["path.blur=0"], "path.blur"),
         (["path.blur=1e200"], "path.blur"),
         (["path.noise=0"], "path.noise"),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from amgen import config
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.core.names import VP_TRACE
 from amgen.paths import (
     AdaptiveTimes,
     AffinePath,
@@ -22,10 +23,13 @@ from amgen.paths import (
     SuperResolutionPath,
     TimeSampler,
     TorusPath,
+    Trigonometric,
     TrigonometricPath,
     UniformTimes,
+    VariancePreserving,
     VPPath,
 )
+from amgen.paths.base import Constant
 
 MASK = torch.arange(64).reshape(8, 8) % 3 == 0
 PATHS: dict[str, Callable[[], Path]] = {
@@ -38,11 +42,17 @@ PATHS: dict[str, Callable[[], Path]] = {
     "in-painting box": lambda: InPaintingPath("box"),
     "in-painting mask": lambda: InPaintingPath("mask", MASK),
     "colourisation": ColourisationPath,
+    "super-resolution trigonometric": lambda: SuperResolutionPath(2, Trigonometric()),
+    "super-resolution vp": lambda: SuperResolutionPath(2, VariancePreserving()),
+    "in-painting trigonometric": lambda: InPaintingPath("half", schedule=Trigonometric()),
+    "in-painting vp": lambda: InPaintingPath("mask", MASK, VariancePreserving()),
+    "colourisation trigonometric": lambda: ColourisationPath(schedule=Trigonometric()),
+    "colourisation vp": lambda: ColourisationPath(schedule=VariancePreserving()),
     "heat": lambda: HeatPath(1.5),
     "torus": TorusPath,
 }
 AFFINE: dict[str, Callable[[], AffinePath]] = {"linear": LinearPath, "vp": VPPath, "trigonometric": TrigonometricPath}
-GUIDED = [name for name in PATHS if "painting" in name or "resolution" in name or name in ("colourisation", "heat")]
+GUIDED = [name for name in PATHS if "painting" in name or "resolution" in name or "colourisation" in name or name == "heat"]
 
 
 SECTIONS: dict[type[Path], Callable[[], object]] = {
@@ -55,10 +65,10 @@ SECTIONS: dict[type[Path], Callable[[], object]] = {
 
 
 def draw(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", count: int = 6) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Noise, data in [-1, 1] and the random choices of a path."""
+    """Noise, data in [-1, 1] and the auxiliary numbers of a path."""
     noise = torch.randn(count, 3, 8, 8, dtype=dtype, device=device)
     data = 2 * torch.rand(count, 3, 8, 8, dtype=dtype, device=device) - 1
-    return noise, data, torch.rand(count, path.choices, dtype=dtype, device=device) if path.choices else None
+    return noise, data, torch.rand(count, path.auxiliary, dtype=dtype, device=device) if path.auxiliary else None
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # from inside torch.func.jvp
@@ -69,14 +79,14 @@ def test_velocity_is_the_derivative_of_the_path(name: str, dtype: torch.dtype, d
     On the torus x_t jumps where it wraps; differences are taken modulo the period. Away from t = 1, where the velocity of vp is infinite.
     """
     path = PATHS[name]()
-    noise, data, choices = draw(path, dtype, device)
-    given = path.given(data, choices)
+    noise, data, auxiliary = draw(path, dtype, device)
+    conditioning = path.conditioning(data, auxiliary)
     t = 0.05 + 0.85 * torch.rand(len(data), dtype=dtype, device=device)
 
     def position(time: Tensor) -> Tensor:
-        return path.interpolate(time, noise, data, given)[0]
+        return path.interpolate(time, noise, data, conditioning)[0]
 
-    velocity = path.sample(t, noise, data, choices=choices).velocity
+    velocity = path.sample(t, noise, data, auxiliary=auxiliary, boundary=True, score=True).velocity
     _, derivative = torch.func.jvp(position, (t,), (torch.ones_like(t),))
     torch.testing.assert_close(velocity, derivative)
     step = 1e-5 if dtype == torch.float64 else 1e-2
@@ -91,27 +101,29 @@ def test_velocity_is_the_derivative_of_the_path(name: str, dtype: torch.dtype, d
 def test_paths_end_at_data_and_start_where_generation_does(name: str, dtype: torch.dtype) -> None:
     """x_1 is the data; x_0 is the prior of the same noise, but for vp's trace of data and the torus, where only the distributions agree."""
     path = PATHS[name]()
-    noise, data, choices = draw(path, dtype)
-    given = path.given(data, choices)
-    ends = path.interpolate(torch.ones(len(data), dtype=dtype), noise, data, given)[0]
+    noise, data, auxiliary = draw(path, dtype)
+    conditioning = path.conditioning(data, auxiliary)
+    ends = path.interpolate(torch.ones(len(data), dtype=dtype), noise, data, conditioning)[0]
     torch.testing.assert_close(ends, data)
-    start = path.sample(torch.full((len(data),), 0.5, dtype=dtype), noise, data, choices=choices).boundary.start
+    start = path.sample(
+        torch.full((len(data),), 0.5, dtype=dtype), noise, data, auxiliary=auxiliary, boundary=True, score=True
+    ).boundary.start
     if not isinstance(path, TorusPath):
-        torch.testing.assert_close(start, path.prior(noise, data, given), rtol=0, atol=0.01 if isinstance(path, VPPath) else 1e-6)
+        torch.testing.assert_close(start, path.prior(noise, data, conditioning), rtol=0, atol=2 * VP_TRACE if "vp" in name else 1e-6)
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_conditional_score_is_that_of_the_gaussian(name: str, dtype: torch.dtype) -> None:
     """log q_t(x_t | x_1) is differentiated by autograd, with mean and scale read off the path itself, noise off and on."""
     path = PATHS[name]()
-    noise, data, choices = draw(path, dtype)
+    noise, data, auxiliary = draw(path, dtype)
     t = 0.9 * torch.rand(len(data), dtype=dtype)
-    sample = path.sample(t, noise, data, choices=choices)
+    sample = path.sample(t, noise, data, auxiliary=auxiliary, boundary=True, score=True)
     if isinstance(path, TorusPath):
         assert sample.score is None
         return
-    mean = path.interpolate(t, torch.zeros_like(noise), data, sample.given)[0]
-    unit = path.interpolate(t, torch.ones_like(noise), data, sample.given)[0] - mean
+    mean = path.interpolate(t, torch.zeros_like(noise), data, sample.conditioning)[0]
+    unit = path.interpolate(t, torch.ones_like(noise), data, sample.conditioning)[0] - mean
     x = sample.x.clone().requires_grad_()
     moving = unit != 0
     log_density = -0.5 * (((x - mean) / unit.where(moving, torch.ones_like(unit))) ** 2)[moving].sum()
@@ -131,18 +143,18 @@ def test_score_follows_from_the_velocity(name: str, dtype: torch.dtype) -> None:
     velocity = c.data_rate * mean + rate * (x - c.data * mean)
     tolerance = 1e-9 if dtype == torch.float64 else 1e-3
     expected = -(x - c.data * mean) / variance
-    torch.testing.assert_close(path.score(t, x, velocity, path.given(x)), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(path.score(t, x, velocity, path.conditioning(x)), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", GUIDED)
 def test_score_of_what_is_free_follows_from_the_velocity(name: str, dtype: torch.dtype) -> None:
     """With data known exactly, q_t is the Gaussian of the noise and both are those of the single path."""
     path = PATHS[name]()
-    noise, data, choices = draw(path, dtype)
+    noise, data, auxiliary = draw(path, dtype)
     t = 0.05 + 0.9 * torch.rand(len(data), dtype=dtype)
-    sample = path.sample(t, noise, data, choices=choices)
+    sample = path.sample(t, noise, data, auxiliary=auxiliary, boundary=True, score=True)
     assert sample.score is not None
-    torch.testing.assert_close(path.score(t, sample.x, sample.velocity, sample.given), sample.score, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(path.score(t, sample.x, sample.velocity, sample.conditioning), sample.score, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=str)
@@ -170,8 +182,8 @@ def test_vp_has_a_score_at_the_data(dtype: torch.dtype) -> None:
     x, end = torch.randn(4, 3, dtype=dtype), torch.ones(4, dtype=dtype)
     score = -(x - 0.7) / 0.4**2
     path, velocity = VPPath(0.3, 9.0), 0.15 * (x + score)
-    torch.testing.assert_close(path.score(end, x, velocity, path.given(x)), score)
-    assert (path.posterior_noise(end, x, velocity, path.given(x)) == 0).all()
+    torch.testing.assert_close(path.score(end, x, velocity, path.conditioning(x)), score)
+    assert (path.posterior_noise(end, x, velocity, path.conditioning(x)) == 0).all()
 
 
 def test_vp_preserves_variance_and_matches_its_diffusion(dtype: torch.dtype) -> None:
@@ -194,27 +206,27 @@ def test_super_resolution_condition_is_a_function_of_the_known_pixels(factor: in
     """Changing every free pixel changes nothing that is given; changing one known pixel does, in its own image alone."""
     path = SuperResolutionPath(factor)
     _, data, _ = draw(path, dtype)
-    given = path.given(data)
-    assert given.free is not None
-    assert given.condition is not None
-    other = torch.where(given.free.bool(), torch.randn_like(data), data)
-    assert torch.equal(path.given(other).condition, given.condition)
-    assert torch.equal(path.prior(torch.zeros_like(data), other, given), path.prior(torch.zeros_like(data), data, given))
-    known = (given.free == 0).expand_as(data)
-    assert torch.equal(given.condition[known], data[known])
-    assert given.free.sum() == len(data) * (64 - math.ceil(8 / factor) ** 2)
+    conditioning = path.conditioning(data)
+    assert conditioning.free is not None
+    assert conditioning.condition is not None
+    other = torch.where(conditioning.free.bool(), torch.randn_like(data), data)
+    assert torch.equal(path.conditioning(other).condition, conditioning.condition)
+    assert torch.equal(path.prior(torch.zeros_like(data), other, conditioning), path.prior(torch.zeros_like(data), data, conditioning))
+    known = (conditioning.free == 0).expand_as(data)
+    assert torch.equal(conditioning.condition[known], data[known])
+    assert conditioning.free.sum() == len(data) * (64 - math.ceil(8 / factor) ** 2)
     data[0, 0, factor, factor] += 1
-    assert not torch.equal(path.given(data).condition[0], given.condition[0])
-    assert torch.equal(path.given(data).condition[1:], given.condition[1:])
+    assert not torch.equal(path.conditioning(data).condition[0], conditioning.condition[0])
+    assert torch.equal(path.conditioning(data).condition[1:], conditioning.condition[1:])
 
 
 def test_super_resolution_interpolates_linearly(dtype: torch.dtype) -> None:
     """A plane is reproduced exactly up to the last known row and column, and goes on as a constant beyond them."""
     rows, columns = torch.meshgrid(torch.arange(7, dtype=dtype), torch.arange(9, dtype=dtype), indexing="ij")
     plane = (0.1 * rows - 0.2 * columns)[None, None]
-    condition = SuperResolutionPath(2).given(plane).condition
+    condition = SuperResolutionPath(2).conditioning(plane).condition
     torch.testing.assert_close(condition, plane)
-    condition = SuperResolutionPath(2).given(plane[..., :6, :]).condition
+    condition = SuperResolutionPath(2).conditioning(plane[..., :6, :]).condition
     assert condition is not None
     torch.testing.assert_close(condition[0, 0, 5], plane[0, 0, 4])
 
@@ -222,33 +234,33 @@ def test_super_resolution_interpolates_linearly(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", [name for name in GUIDED if "painting" in name])
 def test_in_painting_gives_the_known_pixels_and_the_mask_alone(name: str, dtype: torch.dtype) -> None:
     path = PATHS[name]()
-    _, data, choices = draw(path, dtype)
-    given = path.given(data, choices)
-    assert given.free is not None
-    assert given.condition is not None
-    other = torch.where(given.free.bool(), torch.randn_like(data), data)
-    assert torch.equal(path.given(other, choices).condition, given.condition)
-    assert torch.equal(given.condition[:, 3:], given.free)
-    assert given.condition.shape[1] == path.condition_channels(3)
+    _, data, auxiliary = draw(path, dtype)
+    conditioning = path.conditioning(data, auxiliary)
+    assert conditioning.free is not None
+    assert conditioning.condition is not None
+    other = torch.where(conditioning.free.bool(), torch.randn_like(data), data)
+    assert torch.equal(path.conditioning(other, auxiliary).condition, conditioning.condition)
+    assert torch.equal(conditioning.condition[:, 3:], conditioning.free)
+    assert conditioning.condition.shape[1] == path.condition_channels(3)
 
 
 def test_regions_of_in_painting() -> None:
     """Halves are top or bottom, equally often within 4 standard errors; boxes have sides of 2 to 4 of 8 pixels, and reach all pixels."""
-    choices = torch.rand(2000, 4)
+    auxiliary = torch.rand(2000, 4)
     data = torch.zeros(2000, 1, 8, 8)
-    halves = InPaintingPath("half").given(data, choices[:, :1]).free
+    halves = InPaintingPath("half").conditioning(data, auxiliary[:, :1]).free
     assert halves is not None
     top = halves[:, 0, 0, 0]
     assert abs(top.mean() - 0.5) < 4 * 0.5 / 2000**0.5
     assert torch.equal(halves[:, 0, :4].flatten(1).mean(dim=1), top)
     assert torch.equal(halves[:, 0, 4:].flatten(1).mean(dim=1), 1 - top)
-    boxes = InPaintingPath("box").given(data, choices).free
+    boxes = InPaintingPath("box").conditioning(data, auxiliary).free
     assert boxes is not None
     tall, wide = boxes[:, 0].amax(dim=2).sum(dim=1), boxes[:, 0].amax(dim=1).sum(dim=1)
     assert torch.equal(boxes.sum(dim=(1, 2, 3)), tall * wide)
     assert set(tall.tolist()) == set(wide.tolist()) == {2.0, 3.0, 4.0}
     assert (boxes.mean(dim=0) > 0).all()
-    mask = InPaintingPath("mask", MASK).given(data[:2]).free
+    mask = InPaintingPath("mask", MASK).conditioning(data[:2]).free
     assert mask is not None
     assert torch.equal(mask[1, 0], MASK.float())
 
@@ -256,19 +268,19 @@ def test_regions_of_in_painting() -> None:
 def test_colourisation_starts_at_the_gray_image(dtype: torch.dtype) -> None:
     path = ColourisationPath(0.1)
     noise, data, _ = draw(path, dtype)
-    given = path.given(data)
-    assert given.condition is not None
-    torch.testing.assert_close(given.condition[:, 0], 0.299 * data[:, 0] + 0.587 * data[:, 1] + 0.114 * data[:, 2])
-    start = path.sample(torch.full((len(data),), 0.3, dtype=dtype), noise, data).boundary.start
-    torch.testing.assert_close(start, given.condition + 0.1 * noise)
+    conditioning = path.conditioning(data)
+    assert conditioning.condition is not None
+    torch.testing.assert_close(conditioning.condition[:, 0], 0.299 * data[:, 0] + 0.587 * data[:, 1] + 0.114 * data[:, 2])
+    start = path.sample(torch.full((len(data),), 0.3, dtype=dtype), noise, data, boundary=True, score=True).boundary.start
+    torch.testing.assert_close(start, conditioning.condition + 0.1 * noise)
 
 
 def test_torus_is_uniform_at_the_start_whatever_the_data(dtype: torch.dtype) -> None:
     """The first two Fourier coefficients of x_0 given any x_1 vanish within 4 standard errors (variance 1/2 each, 20,000 pixels)."""
     path = TorusPath()
     noise = torch.randn(100, 200, dtype=dtype)
-    given = path.given(noise)
-    for x in (path.interpolate(torch.zeros(100, dtype=dtype), noise, torch.full_like(noise, 0.3), given)[0], path.prior(noise)):
+    conditioning = path.conditioning(noise)
+    for x in (path.interpolate(torch.zeros(100, dtype=dtype), noise, torch.full_like(noise, 0.3), conditioning)[0], path.prior(noise)):
         assert x.min() >= -2
         assert x.max() < 2
         for frequency in (1, 2):
@@ -278,7 +290,7 @@ def test_torus_is_uniform_at_the_start_whatever_the_data(dtype: torch.dtype) -> 
 
 
 def test_paths_have_the_defaults_of_the_configuration() -> None:
-    """Built from a section without options or by hand, a path is the same; only image-to-image ones are guided."""
+    """Built from a section without options or by hand, a path is the same; only image-to-image ones are conditional."""
     built = {
         VPPath: ("beta_min", "beta_max"),
         SuperResolutionPath: ("factor",),
@@ -291,8 +303,8 @@ def test_paths_have_the_defaults_of_the_configuration() -> None:
             assert getattr(made(), option) == getattr(SECTIONS[made](), option), (made, option)
     for option in ("bins", "floor"):
         assert getattr(AdaptiveTimes(), option) == getattr(config.AdaptiveTimesConfig(), option)
-    assert [name for name in PATHS if PATHS[name]().guided] == GUIDED
-    assert [PATHS[name]().choices for name in ("in-painting half", "in-painting box", "in-painting mask", "linear")] == [1, 4, 0, 0]
+    assert [name for name in PATHS if PATHS[name]().conditional] == GUIDED
+    assert [PATHS[name]().auxiliary for name in ("in-painting half", "in-painting box", "in-painting mask", "linear")] == [1, 4, 0, 0]
 
 
 def test_sizes_that_are_none_are_refused() -> None:
@@ -309,8 +321,8 @@ def test_sizes_that_are_none_are_refused() -> None:
 @pytest.mark.parametrize("name", PATHS)
 def test_conditions_have_the_channels_that_the_network_is_built_for(name: str, dtype: torch.dtype) -> None:
     path = PATHS[name]()
-    _, data, choices = draw(path, dtype)
-    condition = path.given(data, choices).condition
+    _, data, auxiliary = draw(path, dtype)
+    condition = path.conditioning(data, auxiliary).condition
     assert path.condition_channels(3) == (0 if condition is None else condition.shape[1])
     assert (condition is None) == (name not in GUIDED)
 
@@ -319,18 +331,27 @@ def test_conditions_have_the_channels_that_the_network_is_built_for(name: str, d
 def test_samples_carry_what_belongs_to_them(name: str, dtype: torch.dtype) -> None:
     """The density that times were drawn from, 1 by default, labels and keys, and both ends, of which the later is the data."""
     path = PATHS[name]()
-    noise, data, choices = draw(path, dtype)
+    noise, data, auxiliary = draw(path, dtype)
     t, density, label = torch.rand(6, dtype=dtype), torch.rand(6, dtype=dtype), torch.arange(6)
-    keys = torch.arange(12, dtype=torch.int32).reshape(6, 2)
-    plain, full = path.sample(t, noise, data, choices=choices), path.sample(t, noise, data, density, label, choices, keys)
+    dropout_seeds = torch.arange(12, dtype=torch.int32).reshape(6, 2)
+    plain, full = (
+        path.sample(t, noise, data, auxiliary=auxiliary, boundary=True, score=True),
+        path.sample(t, noise, data, density, label, auxiliary, dropout_seeds, boundary=True, score=True),
+    )
     assert torch.equal(plain.density, torch.ones_like(t))
-    assert plain.label is plain.keys is plain.boundary.label is plain.boundary.keys is None
+    assert plain.label is plain.dropout_seeds is plain.boundary.label is plain.boundary.dropout_seeds is None
     assert (plain.score is None) == isinstance(path, TorusPath)
-    for found, expected in ((full.density, density), (full.label, label), (full.keys, keys), (full.boundary.end, data), (full.t, t)):
+    for found, expected in (
+        (full.density, density),
+        (full.label, label),
+        (full.dropout_seeds, dropout_seeds),
+        (full.boundary.end, data),
+        (full.t, t),
+    ):
         assert torch.equal(found, expected)  # type: ignore[arg-type]
     assert full.boundary.label is full.label
-    assert full.boundary.keys is full.keys
-    assert full.boundary.condition is full.given.condition
+    assert full.boundary.dropout_seeds is full.dropout_seeds
+    assert full.boundary.condition is full.conditioning.condition
 
 
 @pytest.mark.parametrize("name", GUIDED)
@@ -360,7 +381,7 @@ def test_samples_are_weighed_by_the_classes_of_their_own_pairs() -> None:
     """The interior by m_t of its classes, the ends by m_0 and m_1 of theirs, which are the same ones unless given."""
     masses = Masses([1, 1], [3, 1], [1, 3])
     t, interior, ends = torch.tensor([0.0, 0.5]), torch.tensor([0, 1]), torch.tensor([1, 1])
-    sample = LinearPath().sample(t, torch.randn(2, 3), torch.randn(2, 3))
+    sample = LinearPath().sample(t, torch.randn(2, 3), torch.randn(2, 3), boundary=True, score=True)
     same, other = masses.weigh(sample, interior), masses.weigh(sample, interior, ends)
     for found, start, end in ((same, [1.5, 0.5], [0.5, 1.5]), (other, [0.5, 0.5], [1.5, 1.5])):
         assert found.mass is not None
@@ -383,13 +404,13 @@ def test_masses_default_to_the_data_and_refuse_what_does_not_fit() -> None:
 
 
 def test_stratified_times_put_one_in_each_stratum() -> None:
-    times = StratifiedTimes().draw(0, 5, range(64), 64)[0]
+    times = StratifiedTimes().sample(0, 5, range(64), 64)[0]
     assert torch.equal((times * 64).floor(), torch.arange(64, dtype=torch.float64))
 
 
 def test_each_stratified_time_is_uniform_in_its_stratum() -> None:
     """The shared offset over 5,000 steps has mean 1/2, within 5 standard errors."""
-    offsets = torch.stack([StratifiedTimes().draw(0, step, range(1), 1)[0] for step in range(5000)])
+    offsets = torch.stack([StratifiedTimes().sample(0, step, range(1), 1)[0] for step in range(5000)])
     assert abs(offsets.mean() - 0.5) < 5 * (1 / 12 / 5000) ** 0.5
 
 
@@ -405,11 +426,11 @@ def learned() -> AdaptiveTimes:
 @pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, learned])
 def test_times_do_not_depend_on_how_the_batch_is_divided(make: Callable[[], TimeSampler]) -> None:
     times = make()
-    whole = times.draw(0, 5, range(64), 64)
-    parts = [times.draw(0, 5, range(start, start + 16), 64) for start in range(0, 64, 16)]
+    whole = times.sample(0, 5, range(64), 64)
+    parts = [times.sample(0, 5, range(start, start + 16), 64) for start in range(0, 64, 16)]
     for kind in range(2):
         assert torch.equal(whole[kind], torch.cat([part[kind] for part in parts]))
-    assert not torch.equal(whole[0], times.draw(0, 6, range(64), 64)[0])
+    assert not torch.equal(whole[0], times.sample(0, 6, range(64), 64)[0])
     assert whole[0].min() >= 0
     assert whole[0].max() < 1
 
@@ -419,7 +440,7 @@ def test_density_is_that_of_the_times(make: Callable[[], TimeSampler]) -> None:
     """E f(t)/p(t) = int f for f = 1 and f = cos 5t, within 4 standard errors over 400 steps of 64."""
     times = make()
     for function, integral in ((torch.ones_like, 1.0), (lambda t: (5 * t).cos(), math.sin(5) / 5)):
-        means = torch.stack([(function(t) / p).mean() for t, p in (times.draw(0, step, range(64), 64) for step in range(400))])
+        means = torch.stack([(function(t) / p).mean() for t, p in (times.sample(0, step, range(64), 64) for step in range(400))])
         assert abs(means.mean() - integral) <= 4 * means.std() / 20 + 1e-12
 
 
@@ -446,7 +467,7 @@ def test_adaptive_times_lower_the_variance() -> None:
     for sampler in (StratifiedTimes(), times):
         values = []
         for step in range(1500):
-            t, p = sampler.draw(1, step, range(64), 64)
+            t, p = sampler.sample(1, step, range(64), 64)
             values.append(((1 + 4 * t) * torch.randn(64, dtype=torch.float64) / p).mean())
         variances.append(float(torch.stack(values).var()) * 64)
     assert variances[0] == pytest.approx(31 / 3, rel=0.15)
@@ -461,3 +482,23 @@ def test_adaptive_state_travels() -> None:
     sums = times.statistics(torch.tensor([0.0, 0.99999999]), torch.tensor([2.0, 3.0]))
     assert sums[:, 0].tolist() == [1, 2, 4]
     assert sums[:, 7].tolist() == [1, 3, 9]
+
+
+def test_constants_are_copied_once() -> None:
+    """A copy from the CPU at each step would wait for a GPU; another type is another copy, with the values of that type."""
+    constant, x = Constant(torch.tensor([0.1, 0.2], dtype=torch.float64)), torch.zeros(1)
+    assert constant.like(x) is constant.like(x + 1)
+    assert torch.equal(constant.like(x), torch.tensor([0.1, 0.2]))
+    assert constant.like(x.double()).tolist() == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("path", [InPaintingPath("mask", torch.arange(64).reshape(8, 8) < 32), ColourisationPath()], ids=["mask", "luma"])
+def test_sampling_a_path_copies_no_constants_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second batch copies no tensor to another place or type."""
+    batch = (torch.rand(2), torch.randn(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    path.sample(*batch)
+    copies: list[object] = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *args, **options: (copies.append(args), to(tensor, *args, **options))[1])
+    path.sample(*batch)
+    assert not copies

@@ -8,9 +8,9 @@ import torch
 from helpers import small_action
 from torch import Tensor
 
-from amgen.kinds import Balanced, Entropic, Kind, Unbalanced
+from amgen.dynamics import Balanced, DynamicsType, Entropic, Unbalanced
 from amgen.losses import ConditionalLoss, MarginalLoss
-from amgen.paths import Given, IndependentCoupling, OptimalTransportCoupling, SnapshotPath
+from amgen.paths import Conditioning, IndependentCoupling, OptimalTransportCoupling, SnapshotPath
 
 TIMES = (2.0, 3.0, 7.0)
 PLACES = (0.0, 0.2, 1.0)
@@ -24,7 +24,7 @@ def chains(count: int, dimension: int = 2) -> Tensor:
 
 def at(path: SnapshotPath, time: float, data: Tensor) -> tuple[Tensor, Tensor]:
     noise = torch.zeros(len(data), data.shape[2] - 1, dtype=data.dtype)
-    return path.interpolate(torch.full((len(data),), time, dtype=data.dtype), noise, data, Given())
+    return path.interpolate(torch.full((len(data),), time, dtype=data.dtype), noise, data, Conditioning())
 
 
 def test_the_path_passes_through_the_snapshots() -> None:
@@ -55,7 +55,7 @@ def test_velocity_and_growth_are_derivatives(time: float) -> None:
 
 def test_samples_carry_masses_and_both_ends() -> None:
     data, t, noise = chains(4), torch.tensor([0.0, 0.1, 0.2, 1.0], dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
-    sample = SnapshotPath(TIMES, noise=0.1, weighted=True).sample(t, noise, data)
+    sample = SnapshotPath(TIMES, noise=0.1, weighted=True).sample(t, noise, data, boundary=True, score=True)
     assert sample.mass is not None
     assert sample.score is not None
     torch.testing.assert_close(sample.mass[[0, 2, 3]], data[[0, 2, 3], [0, 1, 2], -1])
@@ -65,7 +65,7 @@ def test_samples_carry_masses_and_both_ends() -> None:
     torch.testing.assert_close(sample.boundary.end, data[:, -1, :-1] + 0.1 * noise)
     torch.testing.assert_close(sample.boundary.start_mass, data[:, 0, -1])
     torch.testing.assert_close(sample.boundary.end_mass, data[:, -1, -1])
-    plain = SnapshotPath(TIMES).sample(t, noise, data)
+    plain = SnapshotPath(TIMES).sample(t, noise, data, boundary=True, score=True)
     assert plain.mass is plain.growth is plain.score is plain.boundary.start_mass is None
     torch.testing.assert_close(SnapshotPath(TIMES, 0.1).prior(noise, data), data[:, 0, :-1] + 0.1 * noise)
 
@@ -73,8 +73,8 @@ def test_samples_carry_masses_and_both_ends() -> None:
 def test_generation_starts_from_the_first_time() -> None:
     """From its points and, where masses count, with its masses; the chains have to be given."""
     data, path = chains(4), SnapshotPath(TIMES, weighted=True)
-    assert path.guided
-    assert torch.equal(path.shown(data, Given()), data[:, 0, :2])
+    assert path.conditional
+    assert torch.equal(path.shown(data, Conditioning()), data[:, 0, :2])
     start = path.start_mass(data)
     assert start is not None
     assert torch.equal(start, data[:, 0, 2])
@@ -115,7 +115,7 @@ def test_links_are_optimal(period: float | None) -> None:
     assert torch.equal(IndependentCoupling().link(data), data)
 
 
-KINDS: dict[str, Kind] = {"balanced": Balanced(), "entropic": Entropic(lambda t: 0.5 + t), "unbalanced": Unbalanced(0.7)}
+KINDS: dict[str, DynamicsType] = {"balanced": Balanced(), "entropic": Entropic(lambda t: 0.5 + t), "unbalanced": Unbalanced(0.7)}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -135,7 +135,7 @@ def test_both_forms_have_the_same_gradient(name: str, dtype: torch.dtype) -> Non
         data = chains(256).to(dtype)
         data[:, 1:, :-1] += 0.5 * data[:, :-1, :-1]
         t = ((torch.arange(256) + torch.rand(256)) / 256).to(dtype)
-        sample = path.sample(t, torch.randn(256, 2, dtype=dtype), data)
+        sample = path.sample(t, torch.randn(256, 2, dtype=dtype), data, boundary=True, score=True)
         gradients = [torch.autograd.grad(loss(sample).loss.mean(), parameters, allow_unused=True) for loss in losses]
         along = [
             torch.stack(

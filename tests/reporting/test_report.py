@@ -1,4 +1,4 @@
-"""The page about a run: what is on it, that it stands alone, that nothing in a run can break it, and that its charts are right."""
+"""The report of a run: its contents, that it needs no other file, that damaged files cannot break it, and its charts."""
 
 import json
 import math
@@ -20,8 +20,8 @@ from PIL import Image
 
 from amgen import config
 from amgen.reporting.axes import fitting_axis, linear_axis, logarithmic_axis
-from amgen.reporting.charts import PLOT_HEIGHT, RIGHT, TOP, WIDTH, Point, Series, draw, number, thin
-from amgen.reporting.collect import GRIDS, LARGEST_SIDE, Environment, collect, evenly
+from amgen.reporting.charts import PLOT_HEIGHT, RIGHT, TOP, WIDTH, Point, Series, make_chart, number, thin
+from amgen.reporting.collect import GRIDS, LARGEST_SIDE, Environment, collect, evenly_spaced
 from amgen.reporting.evaluations import groups_of
 from amgen.reporting.page import classes_of, curves_of, duration, facts_of, render
 
@@ -94,7 +94,7 @@ def evaluation(value: float, images: int = 1_000, nfe: int = 20, generated: int 
     precision = {"name": "precision (digits features)", "value": 0.75, "standard_error": None, "note": "3 neighbours", "details": {}}
     precision["lower_is_better"] = False
     return {
-        "figures": [distance, precision],
+        "scores": [distance, precision],
         "generated": generated,
         "real": 1_797,
         "reference": "the embedded digits",
@@ -138,9 +138,9 @@ def test_report_of_a_trained_run(trained: Path, tmp_path: Path) -> None:
         "Distance of the averaged weights",
         "Throughput",
     ]
-    pictures = [b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in page.all("img")]
-    assert pictures == [file.read_bytes() for file in sorted((trained / "samples").iterdir())]
-    assert page.all("img")[-1]["alt"] == "Grid of samples after 96 images of training"
+    images = [b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in page.all("img")]
+    assert images == [file.read_bytes() for file in sorted((trained / "samples").iterdir())]
+    assert page.all("img")[-1]["alt"] == "Image grid of samples after 96 images of training"
 
 
 def test_report_goes_into_the_run_directory_and_replaces_the_last_one(tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ def test_environment_is_this_one() -> None:
 
 
 def test_page_names_the_environment(tmp_path: Path) -> None:
-    text = page_of(make_run(tmp_path / "run")).text
-    for words in ("2025-01-02 03:04 UTC", "amgen 0.1.0", "torch 2.6.0", "Python 3.12.1", "Linux-test", "CPU, 2 threads"):
-        assert words in text
+    page = page_of(make_run(tmp_path / "run"))
+    for text in ("2025-01-02 03:04 UTC", "amgen 0.1.0", "torch 2.6.0", "Python 3.12.1", "Linux-test", "CPU, 2 threads"):
+        assert text in page.text
 
 
 def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
@@ -179,9 +179,9 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     (run / "config.yaml").write_text(config.load("digits").to_yaml())
     page = page_of(run)
     assert page.texts["h2"] == SECTIONS
-    for words in ("no metrics yet", "no sample grids yet", "no evaluations yet", "no checkpoints yet"):
-        assert words in page.text
-    assert "In all that alters what is learned, the preset digits." in page.text
+    for text in ("no metrics yet", "no image grids yet", "no evaluations yet", "no checkpoints yet"):
+        assert text in page.text
+    assert "All options that change the trained model are those of the preset digits." in page.text
     assert not page.all("svg")
     assert "dl" not in page.texts
 
@@ -197,7 +197,7 @@ def test_what_is_no_run_is_refused_in_one_line(case: str, tmp_path: Path) -> Non
     outcome = run_cli("report", place)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
-    expected = "is not a folder" if case in ("missing", "file") else "is not a run directory, it holds no config.yaml"
+    expected = "is not a folder" if case in ("missing", "file") else "is not a run directory: it holds no config.yaml"
     assert f"amgen: {place} {expected}" in outcome.err
     assert "give the folder of a run that `amgen train` has written" in outcome.err
 
@@ -245,7 +245,7 @@ def test_a_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-def test_identifiers_are_unique_and_every_picture_has_words(tmp_path: Path) -> None:
+def test_identifiers_are_unique_and_every_image_has_a_description(tmp_path: Path) -> None:
     page = page_of(full_run(tmp_path / "run"))
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
@@ -258,7 +258,7 @@ def test_identifiers_are_unique_and_every_picture_has_words(tmp_path: Path) -> N
 def test_nothing_from_a_run_is_taken_for_markup(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>"
     found = evaluation(1.0, solver=bad)
-    found["figures"][0] |= {"name": f"FD {bad}", "note": bad}
+    found["scores"][0] |= {"name": f"FD {bad}", "note": bad}
     found |= {"reference": bad, "warnings": [bad]}
     found["features"]["name"] = found["model"]["weights"] = found["model"]["checkpoint"] = bad
     other = json.loads(json.dumps(found))
@@ -284,7 +284,7 @@ def test_a_broken_configuration_is_shown_as_it_is(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("path: {kind: <script>}\n")
     page = page_of(run)
     assert page.texts["pre"] == ["path: {kind: <script>}\n"]
-    assert "this version of amgen does not read it: " in page.text
+    assert "this version of amgen cannot read it: " in page.text
     assert "path: <script>" in page.texts["ul"][0]
     assert "preset:" not in page.text
     (run / "config.yaml").write_bytes(b"\xff\xfe: [")
@@ -296,11 +296,11 @@ DAMAGED_LINES = {
     "[" * 100_000: "not valid JSON",
     "[1, 2]": "not a JSON object",
     "": "not valid JSON",
-    '{"step": 3, "loss": 2.0}': "it does not say how many images were seen",
-    '{"images": "many", "loss": 2.0}': "it does not say how many images were seen",
-    '{"images": true, "loss": 2.0}': "it does not say how many images were seen",
-    '{"images": -1, "loss": 2.0}': "it does not say how many images were seen",
-    f'{{"images": 1{"0" * 400}}}': "it does not say how many images were seen",
+    '{"step": 3, "loss": 2.0}': "it has no number of images seen",
+    '{"images": "many", "loss": 2.0}': "it has no number of images seen",
+    '{"images": true, "loss": 2.0}': "it has no number of images seen",
+    '{"images": -1, "loss": 2.0}': "it has no number of images seen",
+    f'{{"images": 1{"0" * 400}}}': "it has no number of images seen",
     '{"images": 70, "loss": NaN, "gradient_norm": "big", "learning_rate": -Infinity}': "not a finite number: loss, gradient_norm, lea",
 }
 
@@ -324,14 +324,14 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 
 DAMAGED_EVALUATIONS: list[tuple[Any, str]] = [
-    ({"metric": "FD (digits features)", "value": 1.0}, "it holds no figures"),
+    ({"metric": "FD (digits features)", "value": 1.0}, "it holds no scores"),
     ([], "not a JSON object"),
-    ({"evaluations": [3]}, "it holds no figures"),
-    (changed(figures=[]), "its list of figures is empty"),
-    (changed(figures=[{"name": "FD"}]), "it lacks figures.0.value"),
-    (changed(figures=[{"name": "FD", "value": math.nan}]), "FD is not a finite number"),
-    (changed(figures=[{"name": "FD", "value": 1.0, "standard_error": math.inf}]), "FD is not a finite number"),
-    (changed(figures=[{"name": "FD", "value": [1]}]), "figures.0.value: expected a number"),
+    ({"evaluations": [3]}, "it holds no scores"),
+    (changed(scores=[]), "its list of scores is empty"),
+    (changed(scores=[{"name": "FD"}]), "it lacks scores.0.value"),
+    (changed(scores=[{"name": "FD", "value": math.nan}]), "FD is not a finite number"),
+    (changed(scores=[{"name": "FD", "value": 1.0, "standard_error": math.inf}]), "FD is not a finite number"),
+    (changed(scores=[{"name": "FD", "value": [1]}]), "scores.0.value: expected a number"),
     (changed(sampling=None), "sampling: expected names with values"),
     (changed(model={"weights": "raw"}), "model.images_trained is not a number of images"),
     (changed(seconds={"generating": math.nan}), "seconds are not finite numbers"),
@@ -349,6 +349,22 @@ def test_damaged_evaluations_are_left_out_and_named(damage: Any, reason: str, tm
     assert reason in skipped.reason
     assert [found.evaluation.principal.value for found in record.evaluations] == [3.5]
     assert skipped.reason in Page(render(record, HERE)).text
+
+
+def test_reports_of_the_first_version_are_shown(tmp_path: Path) -> None:
+    """Files that amgen 0.1.0 wrote, whose scores are called figures; damage in them is named as it stands in the file."""
+    old = Path(__file__).parents[1] / "evaluation" / "reports_0_1_0"
+    contents = {file.name: json.loads(file.read_text()) for file in sorted(old.iterdir())}
+    record = collect(make_run(tmp_path / "run", evaluations=contents))
+    assert not record.skipped
+    assert len(record.evaluations) == 5  # one each, and two of the sweep
+    page = Page(render(record, HERE))
+    for text in ("53.76 ± 3.8", "8.594 ± 0.022", "KID (digits features): 100 subsets of 10 images", "FD at infinite n", "bits/dim"):
+        assert text in page.text
+    damaged = {"bad.json": {**evaluation(1.0), "figures": [{"name": "FD"}]}}
+    del damaged["bad.json"]["scores"]
+    [skipped] = collect(make_run(tmp_path / "other", evaluations=damaged)).skipped
+    assert skipped.reason == "it lacks figures.0.value"
 
 
 def test_what_is_a_folder_instead_of_a_file_is_named_once(tmp_path: Path) -> None:
@@ -405,7 +421,7 @@ def test_grids_of_populations_are_shown(tmp_path: Path) -> None:
     page = page_of(run)
     [image] = page.all("img")
     assert b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) == (run / "samples" / "points-000000100.png").read_bytes()
-    assert image["alt"] == "Grid of samples after 100 images of training"
+    assert image["alt"] == "Image grid of samples after 100 images of training"
 
 
 def test_names_of_classes_are_shown(tmp_path: Path) -> None:
@@ -423,16 +439,16 @@ def test_names_of_classes_are_shown(tmp_path: Path) -> None:
     assert classes_of(record.config) == []
 
 
-def test_strange_details_are_shown(tmp_path: Path) -> None:
+def test_unusual_details_are_shown(tmp_path: Path) -> None:
     details = {"n": 5, "share": math.nan, "most": 10**400, "by_n": [[1, 2.0]], "words": None}
-    strange = changed(figures=[{"name": "FD", "value": 1.0, "details": details}], features={"name": ["x"], "dimension": 10**400})
-    page = page_of(make_run(tmp_path / "run", evaluations={"a.json": strange}))
+    unusual = changed(scores=[{"name": "FD", "value": 1.0, "details": details}], features={"name": ["x"], "dimension": 10**400})
+    page = page_of(make_run(tmp_path / "run", evaluations={"a.json": unusual}))
     assert "FD: n 5, share nan, most inf, by_n [[1, 2.0]], words None" in page.text
     assert "Features: ['x']" in page.text
 
 
 def test_one_bad_evaluation_does_not_spoil_a_sweep(tmp_path: Path) -> None:
-    sweep = {"evaluations": [evaluation(3.0), {"figures": []}, evaluation(4.0, nfe=40)]}
+    sweep = {"evaluations": [evaluation(3.0), {"scores": []}, evaluation(4.0, nfe=40)]}
     record = collect(make_run(tmp_path / "run", evaluations={"sweep.json": sweep}))
     assert [skipped.name for skipped in record.skipped] == ["eval/sweep.json, evaluation 2"]
     assert [found.evaluation.principal.value for found in record.evaluations] == [3.0, 4.0]
@@ -448,7 +464,7 @@ def test_sparse_evaluations_are_shown(tmp_path: Path) -> None:
     assert page.texts["td"][:4] == ["70", "x", "–", "1 ± 0.12"]
 
 
-def test_damaged_pictures_and_checkpoints_are_left_out_and_named(trained: Path, tmp_path: Path) -> None:
+def test_damaged_images_and_checkpoints_are_left_out_and_named(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     good = next((run / "samples").iterdir())
     (run / "samples" / "images-000000001.png").write_bytes(good.read_bytes()[:60])
@@ -495,13 +511,13 @@ def test_long_lists_of_damage_are_cut(tmp_path: Path) -> None:
 
 
 def test_grids_are_chosen_evenly_with_the_first_and_the_last(tmp_path: Path) -> None:
-    assert evenly(list(range(12)), 12) == list(range(12))
-    assert evenly(list(range(23)), 12) == list(range(0, 23, 2))
-    assert evenly(list(range(100)), 12)[::11] == [0, 99]
+    assert evenly_spaced(list(range(12)), 12) == list(range(12))
+    assert evenly_spaced(list(range(23)), 12) == list(range(0, 23, 2))
+    assert evenly_spaced(list(range(100)), 12)[::11] == [0, 99]
     record = collect(make_run(tmp_path / "run", grids=range(100, 4_000, 100)))
     assert len(record.grids) == GRIDS
     assert (record.grids[0].images, record.grids[-1].images, record.grid_count) == (100, 3_900, 39)
-    assert "12 of 39 grids" in Page(render(record, HERE)).text
+    assert "12 of 39 image grids" in Page(render(record, HERE)).text
 
 
 def test_small_grids_are_enlarged_by_whole_numbers_and_large_ones_reduced(tmp_path: Path) -> None:
@@ -514,7 +530,7 @@ def test_small_grids_are_enlarged_by_whole_numbers_and_large_ones_reduced(tmp_pa
     assert f"reduced from {3 * LARGEST_SIDE} × {2 * LARGEST_SIDE} pixels" in page.text
 
 
-# --- figures --------------------------------------------------------------------------------------------------------------------
+# --- scores ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_summary(tmp_path: Path) -> None:
@@ -526,7 +542,7 @@ def test_summary(tmp_path: Path) -> None:
     assert facts == [
         ("images seen", "176,000", "of 176,000, 100 %"),
         ("loss", "0.1235", "mean over the last 126,000 images"),
-        ("training time", "38 min", "about, by the throughput"),
+        ("training time", "38 min", "estimated from the throughput"),
         ("FD (digits features)", "2 ± 0.12", "best of 3: midpoint, 20 steps; 500 images, 1,000 of training"),
     ]
 
@@ -553,7 +569,7 @@ def test_what_the_machine_did_joins_what_was_learned(tmp_path: Path) -> None:
 
 
 def test_the_best_is_the_highest_where_more_is_better(tmp_path: Path) -> None:
-    scores = {f"{k}.json": changed(figures=[{"name": "IS", "value": k, "lower_is_better": False}]) for k in (2.0, 3.0, 1.0)}
+    scores = {f"{k}.json": changed(scores=[{"name": "IS", "value": k, "lower_is_better": False}]) for k in (2.0, 3.0, 1.0)}
     record = collect(make_run(tmp_path / "run", evaluations=scores))
     page = Page(render(record, HERE))
     assert page.texts["strong"] == ["3"]
@@ -561,7 +577,7 @@ def test_the_best_is_the_highest_where_more_is_better(tmp_path: Path) -> None:
 
 
 def test_evaluations_are_compared_only_where_they_may_be(tmp_path: Path) -> None:
-    """Same features, reference and numbers of images make a table; its best principal figure is bold, others are not."""
+    """Same features, reference and numbers of images make a table; its best principal score is bold, others are not."""
     other = evaluation(0.5)
     other["features"] = {**other["features"], "sha256": "0"}
     files = {"a.json": evaluation(3.0), "b.json": evaluation(2.0, nfe=40), "c.json": evaluation(0.1, generated=50), "d.json": other}
@@ -585,7 +601,7 @@ def test_evaluations_are_compared_only_where_they_may_be(tmp_path: Path) -> None
 
 
 def test_settings_that_differ_are_told_in_each_row(tmp_path: Path) -> None:
-    raw, other = evaluation(2.0, seed=1), changed(figures=[{"name": "bits/dim", "value": 3.0}])
+    raw, other = evaluation(2.0, seed=1), changed(scores=[{"name": "bits/dim", "value": 3.0}])
     raw["model"]["weights"] = "action"
     page = page_of(make_run(tmp_path / "run", evaluations={"a.json": evaluation(3.0), "b.json": raw, "c.json": other}))
     samplings = [text for text in page.texts["td"] if "midpoint" in text]
@@ -603,7 +619,7 @@ def charts_of(tmp_path: Path, *found: dict[str, Any]) -> dict[str, Any]:
     return {chart.title: chart for group in groups_of(record.evaluations) for chart in group.charts}
 
 
-COST, TRAINING = "FD (digits features) against evaluations of the gradient", "FD (digits features) against images of training"
+COST, TRAINING = "FD (digits features) against gradient evaluations", "FD (digits features) against images of training"
 
 
 def test_distance_against_cost(tmp_path: Path) -> None:
@@ -616,7 +632,7 @@ def test_distance_against_cost(tmp_path: Path) -> None:
     assert chart.note == "1,000 images of training, ema-0.998, bars: one standard error each way"
     assert chart.x_label == "NFE (log scale)"
     euler, heun = chart.lines
-    assert [mark.words for mark in euler.marks] == [
+    assert [mark.tooltip for mark in euler.marks] == [
         "euler: 9 ± 0.12 at 4 NFE",
         "euler: 3 ± 0.12 at 100 NFE",
         "euler: 5 ± 0.12 at 100 NFE",
@@ -628,7 +644,7 @@ def test_distance_against_cost(tmp_path: Path) -> None:
 
 
 def test_distance_against_training(tmp_path: Path) -> None:
-    """Only evaluations that were drawn alike make a curve; adaptive solvers may have needed another NFE."""
+    """Only evaluations with the same sampling settings make a curve; adaptive solvers may have needed another NFE."""
     found = [evaluation(9.0 - images / 500, images, nfe) for images, nfe in [(1_000, 20), (2_000, 20)]]
     adaptive = [
         evaluation(8.0 - images / 500, images, nfe, solver="dopri5", steps=None, tolerance=0.01)
@@ -643,7 +659,7 @@ def test_distance_against_training(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_not_set_are_as_none(tmp_path: Path) -> None:
-    """Reports of older versions leave out what newer ones tell to be unset."""
+    """Reports of older versions leave out settings that newer ones write as None."""
     charts = charts_of(tmp_path, evaluation(2.0, 1_000), evaluation(1.0, 2_000, guidance=None, start=None))
     assert [len(line.marks) for line in charts[TRAINING].lines] == [2]
 
@@ -655,20 +671,20 @@ def test_single_evaluations_make_no_chart(tmp_path: Path) -> None:
 
 def test_a_term_of_the_loss_is_drawn_where_there_are_several() -> None:
     one = curves_of([line(10), line(20)])
-    assert [chart.key for chart in one] == ["loss", "gradient-norm", "learning-rate", "throughput"]
+    assert [chart.identifier for chart in one] == ["loss", "gradient-norm", "learning-rate", "throughput"]
     several = curves_of([line(10, growth_error=-1.0), line(20, growth_error=2.0)])
-    assert [chart.key for chart in several] == ["loss", "terms", "gradient-norm", "learning-rate", "throughput"]
+    assert [chart.identifier for chart in several] == ["loss", "terms", "gradient-norm", "learning-rate", "throughput"]
     assert [line.label for line in several[1].lines] == ["velocity error", "growth error"]
 
 
 def test_curves_choose_their_scales() -> None:
     """The loss over more than a factor of 5 is logarithmic, not so if it is ever 0 or below; learning rate and throughput begin at 0."""
-    steep = {chart.key: chart for chart in curves_of([line(10, loss=6.0), line(20)])}
+    steep = {chart.identifier: chart for chart in curves_of([line(10, loss=6.0), line(20)])}
     assert steep["loss"].y_label == "loss (log scale)"
     assert steep["learning-rate"].y_label == "learning rate (× 10⁻³)"
     assert steep["throughput"].y_ticks[0].label == "0"
     assert steep["throughput"].y_label == "images per second"
-    negative = {chart.key: chart for chart in curves_of([line(10, loss=600.0), line(20, loss=0.0)])}
+    negative = {chart.identifier: chart for chart in curves_of([line(10, loss=600.0), line(20, loss=0.0)])}
     assert negative["loss"].y_label == "loss"
 
 
@@ -725,11 +741,11 @@ def test_axes_of_a_single_value() -> None:
     """It is put in the middle, or at its place above zero."""
     for value in (5.0, -5.0, 1e-9, 3e20):
         axis = linear_axis([value])
-        assert axis.place(value) == pytest.approx(0.5, abs=0.17)
+        assert axis.position(value) == pytest.approx(0.5, abs=0.17)
         assert len(axis.ticks) >= 3
     assert linear_axis([0.0, 0.0]).ticks == (0, 0.2, 0.4, 0.6, 0.8, 1)
     assert linear_axis([4.0, 4.0], zero=True).ticks == (0, 1, 2, 3, 4)
-    assert logarithmic_axis([10.0, 10.0]).place(10.0) == pytest.approx(0.5)
+    assert logarithmic_axis([10.0, 10.0]).position(10.0) == pytest.approx(0.5)
     noise = linear_axis([1e15, 1e15 + 0.125])
     assert noise.low < 1e15 < noise.high
     assert len(set(noise.ticks)) == len(noise.ticks)
@@ -739,7 +755,7 @@ def test_axes_of_the_largest_and_smallest_numbers() -> None:
     for values in ([-1e300, 1e300], [0.0, 5e-324], [5e-324, 1e300], [1e-310, 1e-310], [5e-324], [-5e-324, 3e-320]):
         for axis in (linear_axis(values), linear_axis(values, zero=True, tight=True), fitting_axis(values)):
             assert axis.low <= min(values) <= max(values) <= axis.high
-            assert 0 <= axis.place(values[0]) <= axis.place(values[-1]) <= 1
+            assert 0 <= axis.position(values[0]) <= axis.position(values[-1]) <= 1
             assert len(axis.labels) >= 2
             assert all(len(label) < 10 for label in axis.labels)
 
@@ -756,7 +772,7 @@ def test_logarithmic_axes() -> None:
         assert axis.logarithmic
         assert (axis.low, axis.high, axis.ticks) == (low, high, ticks)
     axis = logarithmic_axis([1, 100])
-    assert [axis.place(value) for value in (1, 10, 100)] == pytest.approx([0, 0.5, 1])
+    assert [axis.position(value) for value in (1, 10, 100)] == pytest.approx([0, 0.5, 1])
     assert logarithmic_axis([1e-5, 10.0]).labels == ["10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1", "10"]
     assert logarithmic_axis([1.0, 2e6]).labels == ["1", "10", "100", "1,000", "10,000", "10⁵", "10⁶"]
     assert logarithmic_axis([2e-5, 3e-5]).labels == ["2×10⁻⁵", "3×10⁻⁵"]
@@ -764,12 +780,12 @@ def test_logarithmic_axes() -> None:
 
 def test_logarithmic_axes_have_no_place_for_zero_and_below() -> None:
     for value in (0.0, -2.0):
-        with pytest.raises(ValueError, match="has no place for"):
+        with pytest.raises(ValueError, match="needs positive values"):
             logarithmic_axis([1.0, value])
         assert not fitting_axis([1e9, value]).logarithmic
     assert fitting_axis([1.0, 5.0]).logarithmic
     assert not fitting_axis([1.0, 4.9]).logarithmic
-    assert logarithmic_axis([1.0, 100.0]).place(-3.0) == 0.0
+    assert logarithmic_axis([1.0, 100.0]).position(-3.0) == 0.0
 
 
 def test_labels_are_short() -> None:
@@ -785,7 +801,7 @@ def test_labels_are_short() -> None:
 def test_points_lie_where_the_axes_say() -> None:
     x_axis, y_axis = linear_axis([0, 10]), linear_axis([0, 100])
     points = [Point(0, 0), Point(5, 25, error=12.5), Point(10, 100)]
-    chart = draw("key", "Title", [Series("", points)], x_axis, y_axis, "x", "y")
+    chart = make_chart("key", "Title", [Series("", points)], x_axis, y_axis, "x", "y")
     width = WIDTH - RIGHT - chart.left
     expected = [(chart.left, TOP + PLOT_HEIGHT), (chart.left + width / 2, TOP + 0.75 * PLOT_HEIGHT), (WIDTH - RIGHT, TOP)]
     marks = chart.lines[0].marks
@@ -801,9 +817,9 @@ def test_points_lie_where_the_axes_say() -> None:
 
 def test_series_can_be_told_apart_and_named() -> None:
     series = [Series(f"solver {place}, of some length", [Point(1, place), Point(2, place)]) for place in range(12)]
-    chart = draw("key", "Title", series, linear_axis([1, 2]), linear_axis([0, 11]), "x", "y")
+    chart = make_chart("key", "Title", series, linear_axis([1, 2]), linear_axis([0, 11]), "x", "y")
     assert len({(line.style, line.hollow) for line in chart.lines}) == len({(line.style, line.dash) for line in chart.lines}) == 12
-    places = [line.key for line in chart.lines]
+    places = [line.legend for line in chart.lines]
     assert len(set(places)) == 12
     assert max(x for x, _ in places) + 44 + 6.4 * len(series[-1].label) <= WIDTH
     assert max(y for _, y in places) <= chart.height
@@ -821,7 +837,7 @@ def test_long_lines_are_thinned_without_losing_a_spike() -> None:
     assert points[14_321] in thinned
     assert min(thinned, key=lambda point: point.y) == min(points, key=lambda point: point.y)
     assert thin(points[:480]) == points[:480]
-    chart = draw("key", "Title", [Series("", points)], linear_axis([0, 2e4]), linear_axis([-1, 50]), "x", "y")
+    chart = make_chart("key", "Title", [Series("", points)], linear_axis([0, 2e4]), linear_axis([-1, 50]), "x", "y")
     assert chart.lines[0].marks == []
     assert chart.lines[0].path.count("L") == len(thinned) - 1
 
@@ -849,7 +865,7 @@ def browse(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the path")
 def test_a_browser_shows_the_page_without_complaint(tmp_path: Path) -> None:
-    run, picture = full_run(tmp_path / "run"), tmp_path / "page.png"
+    run, screenshot = full_run(tmp_path / "run"), tmp_path / "page.png"
     assert run_cli("report", run).code == 0
     file = run / "report.html"
     shown = browse(file, "--dump-dom")
@@ -857,12 +873,12 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path: Path) -> None:
     page = Page(shown.stdout)
     assert page.texts["h2"] == SECTIONS
     assert len(page.all("svg")) == 7
-    browse(file, f"--screenshot={picture}", "--window-size=1200,800")
-    with Image.open(picture) as screen:
+    browse(file, f"--screenshot={screenshot}", "--window-size=1200,800")
+    with Image.open(screenshot) as screen:
         assert screen.size == (1200, 800)
         assert len(screen.convert("RGB").getcolors(1 << 20) or []) > 20
 
-    # What the page forbids itself is told on the console: its silence above means something.
+    # Violations of the page's own policy appear on the console, so its silence above means something.
     file.write_text(file.read_text().replace("</main>", '<img src="https://example.invalid/x.png" alt=""><script>alert(1)</script></main>'))
     complaints = browse(file, "--dump-dom").stderr
     assert complaints.count("violates the following Content Security Policy directive") == 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amgen.config import ODE_SOLVERS, SDE_SOLVERS
-from amgen.errors import UserError
+from amgen.core.errors import UserError
 from amgen.solvers import ADAPTIVE, FIXED_STEP, GRIDS, ODESolver, StepGrid, make_solver
 from amgen.solvers import SDE_SOLVERS as SDE
 
@@ -157,8 +157,8 @@ def test_underflow_is_an_error_that_says_what_to_do() -> None:
 
 def test_orders_are_printed_and_hold() -> None:
     """The script that prints the table finds each declared order."""
-    script = Path(__file__).parents[2] / "scripts" / "solver_orders.py"
+    script = Path(__file__).parents[2] / "scripts" / "benchmarks" / "solver_orders.py"
     found = subprocess.run([sys.executable, script, "--paths", "60"], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
     for name in [*FIXED_STEP, *SDE]:
-        assert f"\n{name} " in found.stdout
+        assert f"\n| {name} " in found.stdout

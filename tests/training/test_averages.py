@@ -10,8 +10,9 @@ import pytest
 import torch
 from helpers import TINY, assert_same_tensors, newest_tensors, run_cli, sets
 
-from amgen import checkpoints, config
-from amgen.build import build_times
+from amgen import config
+from amgen.model import checkpoints, export
+from amgen.model.build import build_times
 from amgen.training.ema import ExponentialAverages, decay, image_decay
 from amgen.training.main import train
 
@@ -101,7 +102,7 @@ def test_half_lives_in_a_run(tmp_path: Path) -> None:
         assert (outcome.code, f"weights ema-{rate}," in outcome.out) == (0, True), outcome.err
         outcome = run_cli("export", folder, "--ema", rate, "--out", tmp_path / f"{rate}.safetensors")
         assert outcome.code == 0, outcome.err
-        assert checkpoints.read_weights(tmp_path / f"{rate}.safetensors", float(rate)).name == f"ema-{rate}"
+        assert export.read_weights(tmp_path / f"{rate}.safetensors", float(rate)).name == f"ema-{rate}"
     outcome = run_cli("sample", folder, "-n", "2", "--ema", "44352")
     assert (outcome.code, "no averaged weights of rate 44352: choose one of 48, 1000" in outcome.err) == (2, True)
     outcome = run_cli("eval-fid", folder, "--features", "digits", "-n", "10", "--sweep", "steps=2,3", "--ema", "1000")

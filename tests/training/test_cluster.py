@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 from helpers import TINY, assert_learned_the_same, newest_tensors, sets
 
-from amgen import checkpoints, config
-from amgen.errors import UserError
+from amgen import config
+from amgen.core.errors import UserError
+from amgen.model import checkpoints
 from amgen.training.main import train
-from amgen.training.peers import SHARDED
+from amgen.training.ranks import SHARDED
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 
@@ -75,6 +77,31 @@ def test_a_signal_to_the_launcher_saves_and_the_run_goes_on(tmp_path: Path) -> N
     assert_learned_the_same(newest_tensors(tmp_path / "run"), whole, config.load("digits", LONG))
     lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == [json.loads(line)["step"] for line in (tmp_path / "calm" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_signal_to_one_process_stops_both_with_75(tmp_path: Path) -> None:
+    """They agree where they synchronise, here after every third step: both save after the same one."""
+    run, overrides = tmp_path / "run", [*LONG, "training.images=1000000", "training.sync_every=3"]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in ("0", "1"):
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        command = [sys.executable, "-m", "amgen", "train", "digits", "--run-dir", str(run), *sets(overrides)]
+        environment = {**os.environ, **places, "OMP_NUM_THREADS": "1"}
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    try:
+        wait_for_images(run, 128, processes[0])
+        processes[1].send_signal(signal.SIGTERM)
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [75, 75], errors
+    assert "run the same command again to go on" in errors[0]
+    saved = checkpoints.load(checkpoints.find(run)).progress
+    assert saved.step % 3 == 0 or saved.images % 64 == 0  # log lines synchronise as well
 
 
 def test_a_process_that_dies_stops_the_others_with_a_message_and_a_restart_goes_on(tmp_path: Path) -> None:

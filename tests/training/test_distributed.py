@@ -7,10 +7,10 @@ import torch
 from helpers import TINY, amgen_process, newest_tensors, sets
 
 from amgen import config
-from amgen.build import build_action, build_loss, build_path
 from amgen.config import Config
+from amgen.model.build import build_action, build_loss, build_path
+from amgen.training.loop import compile_loss
 from amgen.training.main import train
-from amgen.training.trainer import compile_loss
 
 STEPS = 20
 OVERRIDES = [
@@ -62,25 +62,27 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
 
 def test_a_compiled_loss_is_not_divided_with_the_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under DDP with more than one bucket of gradients (25 MB each; here 1 kB) it gives the gradients of the eager loss, to rounding."""
+    import torch._dynamo
     from torch.nn.parallel import DistributedDataParallel
 
     original = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: original(self, backend="aot_eager"))  # without minutes of C++
-    monkeypatch.setattr("torch._dynamo.config.optimize_ddp", True)
     monkeypatch.setattr("torch.distributed._DEFAULT_FIRST_BUCKET_BYTES", 1000)
     tiny: Config = config.load("digits", [*TINY, "action.multipliers=[1]", "action.attention=[]"])
     gradients = []
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
-        for compiled in (False, True):
-            action, path = build_action(tiny), build_path(tiny)
-            loss = build_loss(tiny, action, path)
-            if compiled:
-                compile_loss(loss)
-            noise, data = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-            wrapped = DistributedDataParallel(loss, bucket_cap_mb=0.001)  # type: ignore[arg-type]
-            wrapped(path.sample(torch.linspace(0.1, 0.9, 4), noise, data)).loss.mean().backward()
-            gradients.append(torch.cat([p.grad.flatten() for p in action.parameters() if p.grad is not None]))
+        # Not by monkeypatch, which deletes the option afterwards.
+        with torch._dynamo.config.patch(optimize_ddp=True):
+            for compiled in (False, True):
+                action, path = build_action(tiny), build_path(tiny)
+                loss = build_loss(tiny, action, path)
+                if compiled:
+                    compile_loss(loss)
+                noise, data = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+                wrapped = DistributedDataParallel(loss, bucket_cap_mb=0.001)  # type: ignore[arg-type]
+                wrapped(path.sample(torch.linspace(0.1, 0.9, 4), noise, data)).loss.mean().backward()
+                gradients.append(torch.cat([p.grad.flatten() for p in action.parameters() if p.grad is not None]))
     finally:
         torch.distributed.destroy_process_group()
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from helpers import TINY, amgen_process, assert_learned_the_same, assert_same_tensors, newest_tensors, run_cli, sets
 
-from amgen import checkpoints, config, sampling
+from amgen import config, sampling
+from amgen.core.errors import UserError
 from amgen.data import open_dataset
-from amgen.errors import UserError
+from amgen.model import checkpoints
+from amgen.training.loop import Trainer
 from amgen.training.main import train
-from amgen.training.trainer import Trainer
 
 SHARES = "data.masses.end=[10,9,8,7,6,5,4,3,2,1]"
 ENTROPIC = ["dynamics.kind=entropic", "sampling.solver=euler-maruyama"]
@@ -72,9 +73,9 @@ def test_what_the_adaptive_sampler_learned_is_saved(tmp_path: Path) -> None:
     assert min(squares) > 0
 
 
-def draw(folder: Path, request: sampling.Request, count: int = 6) -> sampling.Samples:
+def draw(folder: Path, request: sampling.Request, count: int = 6, guidance: float = 1.0) -> sampling.Samples:
     model = sampling.load(folder)
-    options = config.change(model.config.sampling, {"steps": 3})
+    options = config.change(model.config.sampling, {"steps": 3, "guidance": guidance})
     (batch,) = sampling.generate_all(model, options, range(count), request)
     return batch
 
@@ -95,7 +96,7 @@ def test_known_pixels_are_kept_exactly(name: str, tmp_path: Path) -> None:
     else:
         assert changed.flatten(1).any(dim=1).all()
         assert changed.flatten(1).sum(dim=1).max() <= 16  # boxes of at most 4 by 4
-    with pytest.raises(UserError, match="completes given images: give some"):
+    with pytest.raises(UserError, match="starts from images: give some"):
         draw(folder, sampling.Request())
 
 
@@ -106,7 +107,7 @@ def test_unbalanced_samples_carry_weights(tmp_path: Path) -> None:
     options = config.change(model.config.sampling, {"solver": "euler", "steps": 4})
     (batch,) = sampling.generate_all(model, options, range(5), sampling.Request())
     assert batch.log_weights is not None
-    from amgen.randomness import Purpose, gaussian
+    from amgen.core.randomness import Purpose, gaussian
 
     x, expected = gaussian(0, Purpose.SAMPLE_NOISE, range(5), (1, 8, 8)).requires_grad_(), torch.zeros(5)
     for step in range(4):
@@ -132,10 +133,10 @@ def test_entropic_samples_depend_on_their_noise_alone(tmp_path: Path) -> None:
 
 def test_guidance_reaches_the_samples(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", *FAMILY["classes"], "training.learning_rate=0.05")
-    plain, strong, none = (draw(folder, sampling.Request(guidance=strength)) for strength in (1.0, 3.0, 0.0))
+    plain, strong, none = (draw(folder, sampling.Request(), guidance=strength) for strength in (1.0, 3.0, 0.0))
     assert (plain.evaluations, strong.evaluations) == (4, 8)
     assert not torch.equal(plain.images, strong.images)
-    other = draw(folder, sampling.Request(label=7, guidance=0.0))
+    other = draw(folder, sampling.Request(label=7), guidance=0.0)
     assert torch.equal(other.images, none.images)  # without guidance towards it, the class does not matter
 
 
@@ -146,13 +147,13 @@ def test_a_share_of_the_samples_goes_without_its_class(tmp_path: Path) -> None:
 
     options = config.load("digits", [*TINY, "action.classes=10", "action.label_dropout=0.1"])
     trainer = Trainer(options, open_dataset(options.data), tmp_path, Accelerator(cpu=True), Console())
-    batch = trainer.stream.__getitems__(range(2000))
-    labels = trainer._labels(batch)
+    pairs = trainer.items.__getitems__(range(2000)).pairs
+    labels = pairs.label
     assert labels is not None
     dropped = labels == 10
     assert abs(float(dropped.double().mean()) - 0.1) < 5 * (0.1 * 0.9 / 2000) ** 0.5
-    assert torch.equal(labels[~dropped], batch.labels[~dropped])
-    part = trainer._labels(trainer.stream.__getitems__(range(300, 400)))
+    assert torch.equal(labels[~dropped], pairs.classes[~dropped])
+    part = trainer.items.__getitems__(range(300, 400)).pairs.label
     assert part is not None
     assert torch.equal(part, labels[300:400])
 
@@ -187,9 +188,9 @@ def test_cli_options_of_the_family(tmp_path: Path) -> None:
     outcome = run_cli("sample", weighted, "--condition-data", tmp_path)
     assert (outcome.code, "starts from noise alone" in outcome.err) == (2, True)
     outcome = run_cli("sample", weighted, "--guidance", "2")
-    assert (outcome.code, "needs a model that also learned without classes" in outcome.err) == (2, True)
+    assert (outcome.code, "needs a model that was also trained without classes" in outcome.err) == (2, True)
     outcome = run_cli("sample", weighted, "--solver", "euler-maruyama")
-    assert (outcome.code, "needs noise" in outcome.err) == (2, True)
+    assert (outcome.code, "solves SDEs" in outcome.err) == (2, True)
 
 
 def test_masses_need_classes(tmp_path: Path) -> None:

@@ -20,15 +20,16 @@ from torch import Tensor
 from amgen import config
 from amgen.actions import SquareAction
 from amgen.config import change
-from amgen.data import Batch, open_dataset, to_image
-from amgen.data.populations import Mixture
-from amgen.data.simulated import rng_of
+from amgen.core.randomness import Purpose, uniform
+from amgen.data import open_dataset, to_image, training_stream
+from amgen.data.systems.mixture import Mixture
+from amgen.data.systems.simulation import rng_of
 from amgen.losses import MarginalLoss
 from amgen.paths import PathSample
-from amgen.randomness import Purpose, uniform
 from amgen.training import main
-from amgen.training.interrupts import StopRequest
-from amgen.training.trainer import Trainer
+from amgen.training.batches import Loader, TrainingBatch
+from amgen.training.loop import Trainer
+from amgen.training.signals import StopRequest
 
 SMALL = [*TINY, "training.sample_every=0", "training.batch_size=16"]
 POINTS = ["action.width=8", "action.depth=1", "training.images=96", "training.batch_size=16", "training.sample_every=0"]
@@ -62,10 +63,10 @@ def make(table: Path, tmp_path: Path) -> Callable[..., Trainer]:
     return build
 
 
-def drawn(trainer: Trainer, first: int = 0, count: int = 16) -> tuple[Batch, PathSample]:
+def drawn(trainer: Trainer, first: int = 0, count: int = 16) -> tuple[TrainingBatch, PathSample]:
     """A batch of the stream and the samples of the path that the trainer makes of it."""
-    batch = trainer.stream.__getitems__(range(first, first + count))
-    return batch, trainer._sample(batch, first // 16)
+    batch = trainer.items.__getitems__(range(first, first + count))
+    return batch, trainer._sample(batch)
 
 
 # What is drawn
@@ -76,30 +77,30 @@ def test_independent_boundaries_are_others_and_weigh_by_their_own_classes(make: 
     for boundaries in ("paired", "independent"):
         trainer = make(*UNBALANCED, "loss.form=marginal", f"loss.boundaries={boundaries}")
         batch, sample = drawn(trainer)
-        ends = batch if batch.boundary is None else batch.boundary
-        assert (ends is batch) == (boundaries == "paired")
+        ends = batch.pairs if batch.boundary is None else batch.boundary
+        assert (ends is batch.pairs) == (boundaries == "paired")
         torch.testing.assert_close(sample.boundary.start, ends.noise)
-        torch.testing.assert_close(sample.boundary.end, ends.images)
+        torch.testing.assert_close(sample.boundary.end, ends.data)
         counts = torch.bincount(trainer.dataset.labels, minlength=10).double()
         heavier = torch.arange(10, 0, -1) / 55 / (counts / counts.sum())  # mass of an image of each class at t = 1, and 1 at t = 0
         assert sample.boundary.end_mass is not None
         assert sample.mass is not None
-        torch.testing.assert_close(sample.boundary.end_mass, heavier[ends.labels].float())
-        expected = 1 - sample.t + sample.t * heavier[batch.labels].float()
+        torch.testing.assert_close(sample.boundary.end_mass, heavier[ends.classes].float())
+        expected = 1 - sample.t + sample.t * heavier[batch.pairs.classes].float()
         torch.testing.assert_close(sample.mass, expected)
-    assert (ends.labels != batch.labels).any()
+    assert (ends.classes != batch.pairs.classes).any()
 
 
 def test_masses_change_as_asked(make: Callable[..., Trainer]) -> None:
     """Geometric: m_0^(1-t) m_1^t; with `start`, m_0 is that share over the class's share in the data."""
-    given = "data.masses.start=[1,2,3,4,5,6,7,8,9,9]"
-    for overrides in (["data.masses.interpolation=geometric"], [given], [given, "data.masses.interpolation=geometric"]):
+    conditioning = "data.masses.start=[1,2,3,4,5,6,7,8,9,9]"
+    for overrides in (["data.masses.interpolation=geometric"], [conditioning], [conditioning, "data.masses.interpolation=geometric"]):
         trainer = make(*UNBALANCED, *overrides, "coupling.kind=independent")
         batch, sample = drawn(trainer)
         counts = torch.bincount(trainer.dataset.labels, minlength=10).double()
         shares = counts / counts.sum()
-        begin = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9]).double() / 54 if given in overrides else shares
-        first, last = (begin / shares)[batch.labels], (torch.arange(10, 0, -1) / 55 / shares)[batch.labels]
+        begin = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9]).double() / 54 if conditioning in overrides else shares
+        first, last = (begin / shares)[batch.pairs.classes], (torch.arange(10, 0, -1) / 55 / shares)[batch.pairs.classes]
         t = sample.t.double()
         geometric = overrides[-1].endswith("geometric")
         expected = first ** (1 - t) * last**t if geometric else (1 - t) * first + t * last
@@ -111,7 +112,8 @@ def test_noise_stays_within_the_class_where_classes_condition(make: Callable[...
     """In each group of 48 the images of a class keep the noise that was drawn for them, as a whole; without classes they do not."""
     for classes in (10, 0):
         trainer = make(f"action.classes={classes}", "coupling.kind=ot", "coupling.group=48")
-        coupled, plain = trainer.stream.__getitems__(range(48)), trainer.dataset.stream(trainer.config.seed).__getitems__(range(48))
+        coupled = trainer.items.stream.__getitems__(range(48))
+        plain = training_stream(trainer.dataset, trainer.config.seed).__getitems__(range(48))
         assert torch.equal(coupled.labels, plain.labels)
         kept = []
         for label in range(10):
@@ -126,7 +128,7 @@ def test_times_are_below_one(make: Callable[..., Trainer], monkeypatch: pytest.M
     trainer = make(*ENTROPIC)
     times = torch.full((16,), 1 - 1e-12, dtype=torch.float64)
     times[0] = 0.25
-    monkeypatch.setattr(trainer.times, "draw", lambda *_: (times, torch.ones(16)))
+    monkeypatch.setattr(trainer.times, "sample", lambda *_: (times, torch.ones(16)))
     _, sample = drawn(trainer)
     assert sample.t.tolist() == [0.25] + [float(np.nextafter(np.float32(1), np.float32(0)))] * 15
     assert sample.score is not None
@@ -142,7 +144,7 @@ def test_times_are_drawn_as_asked(make: Callable[..., Trainer]) -> None:
     times = make("times.kind=adaptive", "times.bins=2", "times.floor=0.9", "times.memory=0.5").times
     values = torch.tensor([1.0, 1.0, 1.0, 1.0, -9.0, 9.0, -9.0, 9.0])  # no deviation in the first half, all of it in the second
     times.learn(times.statistics(torch.tensor([0.1] * 4 + [0.9] * 4), values))
-    assert [float(density) for density in times.draw(0, 0, range(16), 16)[1].unique()] == pytest.approx([0.9, 1.1])
+    assert [float(density) for density in times.sample(0, 0, range(16), 16)[1].unique()] == pytest.approx([0.9, 1.1])
 
 
 def test_probes_are_signs(make: Callable[..., Trainer]) -> None:
@@ -160,7 +162,9 @@ def test_rates_of_the_diffusion_shape_the_path(make: Callable[..., Trainer]) -> 
         batch, sample = drawn(make("path.kind=vp", f"path.beta_min={low}", f"path.beta_max={high}"))
         r = 1 - sample.t.double()[:, None, None, None]
         alpha = torch.exp(-(r**2) / 4 * (high - low) - r * low / 2)
-        torch.testing.assert_close(sample.x.double(), (1 - alpha**2).sqrt() * batch.noise + alpha * batch.images, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            sample.x.double(), (1 - alpha**2).sqrt() * batch.pairs.noise + alpha * batch.pairs.data, rtol=1e-4, atol=1e-4
+        )
 
 
 # What is minimised
@@ -174,13 +178,13 @@ def test_dynamics_are_as_asked(make: Callable[..., Trainer]) -> None:
         (["dynamics.schedule=1-t"], 1 - t),
         (["dynamics.schedule=sqrt(a)", "dynamics.sigma=0.5"], 0.5 * (1 - t).sqrt()),
     ):
-        torch.testing.assert_close(make(*ENTROPIC, *overrides).loss.kind.sigma(t), expected)
+        torch.testing.assert_close(make(*ENTROPIC, *overrides).loss.dynamics.sigma(t), expected)
     for rate in (0.01, 0.02):
         trainer = make(*UNBALANCED, f"dynamics.rate={rate}")
-        assert trainer.loss.kind.rate == rate
+        assert trainer.loss.dynamics.rate == rate
     slope = torch.tensor([[3.0, 4.0]])
     for power in (3.0, 2.5):
-        kind = make("dynamics.kind=convex", f"dynamics.power={power}").loss.kind
+        kind = make("dynamics.kind=convex", f"dynamics.power={power}").loss.dynamics
         torch.testing.assert_close(kind.velocity(slope), slope * 5 ** (power / (power - 1) - 2))
 
 
@@ -206,7 +210,7 @@ def test_forms_and_heads(make: Callable[..., Trainer]) -> None:
 def first_step(trainer: Trainer) -> dict[str, tuple[Tensor, Tensor, dict[str, Tensor]]]:
     """Take a step; return each weight before and after it, and what the optimiser remembers of it."""
     before = {name: parameter.detach().clone() for name, parameter in trainer.action.named_parameters()}
-    trainer._step(iter([trainer.stream.__getitems__(range(16))]), StopRequest())
+    trainer._step(Loader(iter([trainer.items.__getitems__(range(16))])), watch=False)
     return {
         name: (before[name], parameter.detach(), trainer.optimizer.state[parameter])
         for name, parameter in trainer.action.named_parameters()
@@ -244,10 +248,13 @@ def test_skipped_images_are_counted_over_all_processes(tmp_path: Path, monkeypat
     monkeypatch.setattr(Accelerator, "reduce", lambda self, tensor, reduction: tensor)
     trainer = Trainer(options, open_dataset(options.data), tmp_path, accelerator, Console())
     assert trainer.share == 8
-    batch = trainer.stream.__getitems__(range(8))
-    assert sum(batch.skipped) > 0
-    trainer._step(iter([batch]), StopRequest())
-    assert trainer.progress.skipped == 2 * sum(batch.skipped)
+    batches = [trainer.items.__getitems__(range(start, start + 8)) for start in (0, 16)]
+    assert all(batch.skipped > 0 for batch in batches)
+    loader = Loader(iter(batches))
+    for _ in batches:
+        trainer._step(loader, watch=False)
+    trainer._synchronise(StopRequest())
+    assert trainer.state.progress.skipped == 2 * sum(batch.skipped for batch in batches)
 
 
 def test_the_processes_wait_as_long_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,10 +303,10 @@ def test_grids_and_scores_are_those_of_the_commands(overrides: list[str], withou
     assert abs(trained - pictures[0]).max() <= 1
     assert abs(trained - pictures[1]).max() > 10
     (file,) = (run / "eval").glob("training-*.json")
-    score = json.loads(file.read_text())["figures"][0]["value"]
+    score = json.loads(file.read_text())["scores"][0]["value"]
     outcome = run_cli("eval-fid", run, "--features", "digits", "--num", "16", "--json", tmp_path / "again.json")
     assert outcome.code == 0, outcome.err
-    assert json.loads((tmp_path / "again.json").read_text())["figures"][0]["value"] == pytest.approx(score, rel=1e-3)
+    assert json.loads((tmp_path / "again.json").read_text())["scores"][0]["value"] == pytest.approx(score, rel=1e-3)
 
 
 # Populations
@@ -310,8 +317,8 @@ def test_points_are_linked_as_asked(make: Callable[..., Trainer]) -> None:
     whole = {}
     for name, overrides in {"none": ["coupling.kind=independent"], "eight": ["coupling.group=8"], "all": ["coupling.group=24"]}.items():
         trainer = make("data.hold_out=1", *overrides, preset="cells")
-        whole[name] = trainer.stream.__getitems__(range(24)).images
-        plain = trainer.dataset.stream(trainer.config.seed).__getitems__(range(24)).images
+        whole[name] = trainer.items.stream.__getitems__(range(24)).images
+        plain = training_stream(trainer.dataset, trainer.config.seed).__getitems__(range(24)).images
         assert torch.equal(whole[name], plain) == (name == "none")
         size = {"none": 1, "eight": 8, "all": 24}[name]
         for start in range(0, 24, size):
@@ -325,12 +332,12 @@ def test_points_are_in_the_units_asked_for(make: Callable[..., Trainer], table: 
     """none: the table's own; common: centred, with a mean square deviation of 1; times: one point of each in a chain."""
     with np.load(table) as stored:
         first = stored["pcs"][stored["sample_labels"] == 0]
-    raw = make("data.whiten=none", preset="cells").dataset.floats(range(5))
+    raw = make("data.standardize=none", preset="cells").dataset.floats(range(5))
     np.testing.assert_allclose(raw[:, 0, :2], first[:5], rtol=1e-5)
     assert raw.shape == (5, 3, 3)
     assert make("data.times=[0,2]", preset="cells").dataset.floats(range(5)).shape == (5, 2, 3)
-    trainer = make("data.whiten=common", preset="cells")
-    points = torch.cat([trainer.dataset.units.inside(torch.as_tensor(part)) for part in trainer.dataset.source.points])  # type: ignore[union-attr]
+    trainer = make("data.standardize=global", preset="cells")
+    points = torch.cat([trainer.dataset.units.transform(torch.as_tensor(part)) for part in trainer.dataset.source.points])  # type: ignore[union-attr]
     np.testing.assert_allclose(points.mean(dim=0), 0, atol=1e-4)
     assert float(points.square().mean()) == pytest.approx(1, rel=1e-3)
 
@@ -339,12 +346,12 @@ def test_points_are_blurred_and_weighed_and_wrapped_as_asked(make: Callable[...,
     """path.noise: x = line + b eps; counts: the masses of times are N_k / N_0; period: x in [-P/2, P/2)."""
     _, plain = drawn(make(preset="cells"))
     batch, noisy = drawn(make("path.noise=0.3", preset="cells"))
-    torch.testing.assert_close(noisy.x, plain.x + 0.3 * batch.noise)
+    torch.testing.assert_close(noisy.x, plain.x + 0.3 * batch.pairs.noise)
     for counts, masses in (("true", [1, 40 / 30, 20 / 30]), ("false", [1, 1, 1])):
-        unbalanced = ["dynamics.kind=unbalanced", "action.head=linear", f"data.counts={counts}"]
+        unbalanced = ["dynamics.kind=unbalanced", "action.head=linear", f"data.mass_from_counts={counts}"]
         chains = make(*unbalanced, preset="cells").dataset.floats(range(5))
         np.testing.assert_allclose(chains[..., -1], [masses] * 5, rtol=1e-6)
-    _, wrapped = drawn(make("data.period=2", "data.whiten=none", preset="cells"))
+    _, wrapped = drawn(make("data.period=2", "data.standardize=none", preset="cells"))
     assert -1 <= wrapped.x.min() < -0.5
     assert 0.5 < wrapped.x.max() < 1
 
@@ -360,9 +367,9 @@ def test_networks_of_points_are_as_asked(make: Callable[..., Trainer]) -> None:
         )
     entropic = ["dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama", "dynamics.sigma=2"]
     times = torch.tensor([0.0, 0.5])
-    kind = make(*entropic, preset="cells").loss.kind
+    kind = make(*entropic, preset="cells").loss.dynamics
     torch.testing.assert_close(kind.sigma(times), torch.full((2,), 2 * math.sqrt(0.2)))
-    assert make("dynamics.kind=unbalanced", "data.counts=true", "dynamics.rate=0.7", preset="cells").loss.kind.rate == 0.7
+    assert make("dynamics.kind=unbalanced", "data.mass_from_counts=true", "dynamics.rate=0.7", preset="cells").loss.dynamics.rate == 0.7
 
 
 def test_simulations_are_those_of_their_seed(make: Callable[..., Trainer]) -> None:

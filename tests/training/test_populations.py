@@ -9,11 +9,12 @@ import torch
 from helpers import assert_learned_the_same, assert_same_tensors, newest_tensors, run_cli, sets
 from PIL import Image
 
-from amgen import checkpoints, config, sampling
-from amgen.carrying import carry
+from amgen import config, sampling
 from amgen.config import Config
-from amgen.data.populations import Mixture
-from amgen.errors import UserError
+from amgen.core.errors import UserError
+from amgen.data.systems.mixture import Mixture
+from amgen.model import checkpoints
+from amgen.sampling.populations import simulate_population
 from amgen.training.main import train
 
 TINY = [
@@ -37,8 +38,8 @@ KINDS = {
     "hydrogen": ["hydrogen", *SIMULATED, "action.head=square", "times.kind=adaptive", "times.bins=2"],
     "cells": [*CELLS, "coupling.group=24", "data.hold_out=1"],
     "cells entropic": [*CELLS, "dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama"],
-    "cells unbalanced": [*CELLS, "dynamics.kind=unbalanced", "data.counts=true", "action.head=linear"],
-    "torus": [*CELLS, "data.period=4", "data.whiten=none"],
+    "cells unbalanced": [*CELLS, "dynamics.kind=unbalanced", "data.mass_from_counts=true", "action.head=linear"],
+    "torus": [*CELLS, "data.period=4", "data.standardize=none"],
 }
 
 
@@ -90,8 +91,8 @@ def test_what_the_data_decided_is_recorded(table: Path, tmp_path: Path) -> None:
     assert batch.inputs is not None
     np.testing.assert_allclose(batch.inputs, first[:5], rtol=0, atol=1e-5)
     assert torch.equal(model.sample(5), batch.images)
-    carried = carry(model, batch.inputs, [0.0, 2.0])
-    torch.testing.assert_close(carried.points[-1], batch.images, rtol=0, atol=1e-4)
+    simulated = simulate_population(model, batch.inputs, [0.0, 2.0])
+    torch.testing.assert_close(simulated.points[-1], batch.images, rtol=0, atol=1e-4)
 
 
 def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
@@ -99,12 +100,12 @@ def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
     with np.load(table) as stored:
         masses = np.random.default_rng(1).uniform(1, 3, len(stored["pcs"]))
         np.savez(tmp_path / "weighted.npz", times=stored["sample_labels"], points=stored["pcs"], mass=masses)
-    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.counts=false", "data.mass_column=mass")
+    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.mass_from_counts=false", "data.mass_column=mass")
     model = sampling.load(folder)
     (batch,) = sampling.generate_all(model, model.config.sampling, range(30), sampling.Request(images=sampling.start_images(model, None)))
     assert batch.inputs is not None
     assert batch.log_weights is not None
-    grown = carry(model, batch.inputs, [0.0, 2.0]).log_weights[-1]
+    grown = simulate_population(model, batch.inputs, [0.0, 2.0]).log_weights[-1]
     start = np.log(masses[:30] / masses[:30].mean())
     np.testing.assert_allclose(batch.log_weights - grown, start, rtol=0, atol=1e-5)
 
@@ -156,17 +157,17 @@ def test_commands_on_points(table: Path, tmp_path: Path) -> None:
     [
         (["path.kind=linear"], "are for images", "set path.kind=snapshots and action.kind=mlp"),
         (["action.kind=unet"], "are for images", "set path.kind=snapshots and action.kind=mlp"),
-        (["data.paired=true"], "would part rows that belong together", "set coupling.kind=independent"),
+        (["data.paired=true"], "would separate the rows of a particle", "set coupling.kind=independent"),
         (["dynamics.kind=entropic", "sampling.solver=sra1"], "needs path.noise above 0", "or loss.form=marginal"),
         (["dynamics.kind=entropic", "sampling.solver=sra1", "loss.form=marginal"], "needs path.noise", "set dynamics.schedule=constant"),
-        (["data.counts=true"], "lets the total mass change", "set dynamics.kind=unbalanced"),
-        (["data.mass_column=m"], "masses that move", "loss.form=marginal"),
-        (["data.mass_column=m", "data.counts=true"], "each say what the masses are", "leave one out"),
-        (["data.period=1"], "would change the period", "set data.whiten=none"),
-        (["sampling.guidance=2"], "also learned without classes", ""),
+        (["data.mass_from_counts=true"], "lets the total mass change", "set dynamics.kind=unbalanced"),
+        (["data.mass_column=m"], "masses that change in time", "loss.form=marginal"),
+        (["data.mass_column=m", "data.mass_from_counts=true"], "each say what the masses are", "leave one out"),
+        (["data.period=1"], "would change the period", "set data.standardize=none"),
+        (["sampling.guidance=2"], "also trained without classes", ""),
         (["sampling.noise_level=1"], "needs a path that starts from noise", "leave it at 0"),
-        (["evaluation.every=256"], "evaluation.every scores images", "leave it at 0"),
-        (["evaluation.metrics=[nearest]"], "does not tell which weights are better", "add fid"),
+        (["evaluation.every=256"], "evaluation.every=256 is for images", "leave it at 0"),
+        (["evaluation.metrics=[nearest]"], "cannot decide which weights are best", "such as fid"),
         (["data.times=[1,0]"], "expected increasing times", ""),
         (["data.dimension=0"], "greater than 0", ""),
         (["data.hold_outt=1"], "unknown option 'data.hold_outt'", "did you mean 'hold_out'"),
@@ -190,8 +191,8 @@ def test_mass_passes_between_bells(tmp_path: Path) -> None:
     train(config.load("mixture-unbalanced", more), tmp_path)
     mixture = Mixture()
     points, _ = mixture.sample(2000, np.random.default_rng(5))
-    carried = carry(sampling.load(tmp_path), torch.tensor(points), [0.0, 1.0])
-    weights, end = carried.log_weights[-1].exp().numpy(), carried.points[-1].double().numpy()
+    simulated = simulate_population(sampling.load(tmp_path), torch.tensor(points), [0.0, 1.0])
+    weights, end = simulated.log_weights[-1].exp().numpy(), simulated.points[-1].double().numpy()
     shares = np.bincount(mixture.nearest(end), weights, 3) / weights.sum()
     assert 0.5 * np.abs(shares - mixture.shares(1)).sum() < 0.05
     assert weights.mean() == pytest.approx(1, abs=0.05)

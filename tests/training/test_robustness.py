@@ -23,17 +23,18 @@ from helpers import TINY, assert_same_tensors, newest_tensors, run_cli, sets
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from amgen import checkpoints, config
-from amgen.data import TrainingStream, open_dataset
-from amgen.errors import Diverged, Interrupted, UserError
-from amgen.files import locked, sha256
+from amgen import config
+from amgen.core.errors import Diverged, Interrupted, UserError
+from amgen.core.files import locked, sha256
+from amgen.data import ImageStream, open_dataset
+from amgen.model import checkpoints
 from amgen.training import main
-from amgen.training.interrupts import catch_signals
+from amgen.training.logging import MetricsFile
+from amgen.training.loop import Trainer
 from amgen.training.main import train
-from amgen.training.peers import CarefulProcesses, forgiving
-from amgen.training.run import hold
-from amgen.training.tracking import MetricsFile
-from amgen.training.trainer import Trainer
+from amgen.training.ranks import FaultTolerantProcesses, tolerate_failure
+from amgen.training.rundir import lock
+from amgen.training.signals import catch_signals
 
 PLAIN = [*TINY, "training.sample_every=0"]
 SCORED = ["evaluation.every=96", "evaluation.features=pixels", "evaluation.num=8"]
@@ -60,13 +61,13 @@ def test_pictures_and_evaluations_that_fail_end_no_training(
     def diverge(*_: object, **__: object) -> Any:
         raise Diverged("image 3 has values that are not finite")
 
-    monkeypatch.setattr("amgen.training.trainer.generate_all", diverge)
-    monkeypatch.setattr("amgen.evaluation.evaluate.generate", lambda *_: [][0])
+    monkeypatch.setattr("amgen.training.periodic.generate_all", diverge)
+    monkeypatch.setattr("amgen.evaluation.evaluator.generate", lambda *_: [][0])
     folder = run(tmp_path / "run", *SCORED)
     lines = capsys.readouterr().out.splitlines()
-    expected = "the grid at 96 images failed (image 3 has values that are not finite): training goes on without"
+    expected = "the grid at 96 images failed (image 3 has values that are not finite): training continues without it"
     assert lines.count(expected) == 1
-    assert lines.count("the evaluation at 96 images failed (IndexError: list index out of range): training goes on without") == 1
+    assert lines.count("the evaluation at 96 images failed (IndexError: list index out of range): training continues without it") == 1
     assert f"trained on 96 images: {folder}" in lines
     assert_same_tensors(newest_tensors(folder), newest_tensors(trained))
 
@@ -84,12 +85,12 @@ class Together:
         parts[:] = self.board
         self.barrier.wait(timeout=10)
 
-    def run(self, work: Callable[[CarefulProcesses], Any]) -> list[Any]:
+    def run(self, work: Callable[[FaultTolerantProcesses], Any]) -> list[Any]:
         results: list[Any] = [None] * self.count
 
         def start(rank: int) -> None:
             self.local.rank = rank
-            results[rank] = work(CarefulProcesses(rank, self.count, "cpu"))
+            results[rank] = work(FaultTolerantProcesses(rank, self.count, "cpu"))
 
         threads = [threading.Thread(target=start, args=(rank,)) for rank in range(self.count)]
         for thread in threads:
@@ -104,12 +105,12 @@ def test_all_processes_leave_a_work_that_fails_in_one(place: str, monkeypatch: p
     """Process 1 fails before, between or after what is exchanged, or all do: the main one says so once, and all meet behind it."""
     said: list[str] = []
 
-    def work(processes: CarefulProcesses) -> list[int]:
+    def work(processes: FaultTolerantProcesses) -> list[int]:
         def fail(here: str) -> None:
             if place == "everywhere" or (place == here and processes.rank == 1):
                 raise Diverged(f"failed {place}")
 
-        with forgiving(processes, said.append, "the grid"):
+        with tolerate_failure(processes, said.append, "the grid"):
             fail("before")
             assert processes.gather([processes.rank]) == [0, 1, 2]
             fail("between")
@@ -118,7 +119,7 @@ def test_all_processes_leave_a_work_that_fails_in_one(place: str, monkeypatch: p
         return processes.gather([processes.rank])
 
     assert Together(3, monkeypatch).run(work) == [[0, 1, 2]] * 3
-    assert said == ([] if place == "nowhere" else [f"the grid failed (failed {place}): training goes on without"])
+    assert said == ([] if place == "nowhere" else [f"the grid failed (failed {place}): training continues without it"])
 
 
 # Locks
@@ -133,25 +134,25 @@ def test_where_one_lock_is_unknown_another_is_taken(number: int, tmp_path: Path,
 
     monkeypatch.setattr(fcntl, "flock", unknown)
     script = (
-        "import fcntl, sys; from pathlib import Path; from amgen.errors import UserError; from amgen.training.run import hold\n"
+        "import fcntl, sys; from pathlib import Path; from amgen.core.errors import UserError; from amgen.training.rundir import lock\n"
         "def unknown(*_): raise OSError(9, 'bad')\n"
         "fcntl.flock = unknown\n"
-        "try:\n    with hold(Path(sys.argv[1])): print('taken')\nexcept UserError as error: print(error)"
+        "try:\n    with lock(Path(sys.argv[1])): print('taken')\nexcept UserError as error: print(error)"
     )
     said: list[str] = []
     if number == errno.EBADF:  # POSIX locks are between processes
-        with hold(tmp_path / "run", said.append):
+        with lock(tmp_path / "run", said.append):
             other = subprocess.run([sys.executable, "-c", script, tmp_path / "run"], capture_output=True, text=True, check=True)
-        assert "another training is at work in" in other.stdout
+        assert "another training writes to" in other.stdout
         assert said == []
     monkeypatch.setattr(fcntl, "lockf", unknown)
-    with hold(tmp_path / "run", said.append):
-        assert said == [f"the file system of {tmp_path / 'run'} has no locks: make sure yourself that no other training is at work there"]
+    with lock(tmp_path / "run", said.append):
+        assert said == [f"the file system of {tmp_path / 'run'} has no locks: make sure that no other training writes there"]
 
 
-def test_the_lock_is_a_file_that_is_no_stranger(tmp_path: Path) -> None:
+def test_the_lock_is_a_file_that_is_no_unknown_file(tmp_path: Path) -> None:
     """It is left behind, alone in a folder it is no reason to refuse it, and --restart keeps out of its way."""
-    with hold(tmp_path / "run"), pytest.raises(UserError, match="another training is at work"), hold(tmp_path / "run"):
+    with lock(tmp_path / "run"), pytest.raises(UserError, match="another training writes to"), lock(tmp_path / "run"):
         pass
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == [".lock"]
     run(tmp_path / "run", "training.images=16", "training.sample_every=0")
@@ -205,7 +206,10 @@ def test_a_second_interrupt_ends_at_once(capfd: pytest.CaptureFixture[str]) -> N
         os.kill(os.getpid(), signal.SIGINT)
         assert request.name == "SIGINT"
         os.kill(os.getpid(), signal.SIGINT)
-    assert capfd.readouterr().err == "amgen: stopping once this step is taken and saved; Ctrl-C again ends at once, without saving\n"
+    assert (
+        capfd.readouterr().err
+        == "amgen: stopping after this step, which is saved first; press Ctrl-C again to stop at once without saving\n"
+    )
     with pytest.raises(KeyboardInterrupt), catch_signals(say=False, launched=True) as request:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -292,37 +296,37 @@ def test_a_closed_terminal_ends_no_training(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("workers", [0, 2])
 def test_errors_of_reading_come_in_one_line(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether this process reads or others do: an unreadable image, and no memory."""
-    original = TrainingStream.__getitems__
+    original = ImageStream.__getitems__
     problem: list[Exception] = [UserError("cannot read the image cat.png: replace or remove it")]
 
-    def broken(self: TrainingStream, indices: Any) -> Any:
+    def broken(self: ImageStream, indices: Any) -> Any:
         if 40 in indices:
             raise problem[0]
         return original(self, indices)
 
-    monkeypatch.setattr(TrainingStream, "__getitems__", broken)
+    monkeypatch.setattr(ImageStream, "__getitems__", broken)
     command = ["train", "digits", "--run-dir", tmp_path / "run", *sets([*PLAIN, f"data.workers={workers}"])]
     outcome = run_cli(*command)
     assert (outcome.code, outcome.err) == (2, "amgen: cannot read the image cat.png: replace or remove it\n")
     problem[0] = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
     outcome = run_cli(*command)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "cpu has not the memory for a pass of 16 images" in outcome.err
+    assert "cpu has not enough memory for a pass of 16 images" in outcome.err
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_worker_that_is_killed_is_told_of_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, original = os.getpid(), TrainingStream.__getitems__
+    owner, original = os.getpid(), ImageStream.__getitems__
 
-    def killed(self: TrainingStream, indices: Any) -> Any:
+    def killed(self: ImageStream, indices: Any) -> Any:
         if os.getpid() != owner:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, indices)
 
-    monkeypatch.setattr(TrainingStream, "__getitems__", killed)
+    monkeypatch.setattr(ImageStream, "__getitems__", killed)
     outcome = run_cli("train", "digits", "--run-dir", tmp_path / "run", *sets([*PLAIN, "data.workers=1"]))
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "one of the data.workers=1 reading processes was killed" in outcome.err
+    assert "one of the data.workers=1 worker processes was killed" in outcome.err
     assert "set fewer data.workers" in outcome.err
 
 
@@ -331,7 +335,7 @@ def test_no_memory_says_what_to_lower(place: str, tmp_path: Path, monkeypatch: p
     def full(*_: object, **__: object) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 1 GiB")
 
-    monkeypatch.setattr(*{"step": (Trainer, "_sample"), "network": ("amgen.training.trainer.build_action",)}[place], full)  # type: ignore[call-overload]
+    monkeypatch.setattr(*{"step": (Trainer, "_sample"), "network": ("amgen.training.loop.build_action",)}[place], full)  # type: ignore[call-overload]
     outcome = run_cli("train", "digits", "--run-dir", tmp_path / "run", *sets([*PLAIN, "training.micro_batch=8"]))
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     for word in {
@@ -511,7 +515,7 @@ def test_a_changed_table_is_told_in_a_short_line(tmp_path: Path) -> None:
         np.savez(table, times=times, points=scale * points)
         outcome = run_cli("train", "cells", "--run-dir", tmp_path / "run", *sets(options))
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert f"the table changed (data.origin, data.axes of {table} are others now)" in outcome.err
+    assert f"the table changed (data.origin, data.axes of {table} differ now)" in outcome.err
     assert len(outcome.err) < 400
 
 
@@ -537,9 +541,9 @@ def test_relative_paths_are_recorded_from_the_root(tmp_path: Path, monkeypatch: 
 def test_a_stop_is_saved_before_anything_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Trainer._step
 
-    def stop(self: Trainer, batches: Any, request: Any) -> Any:
-        request.name = "SIGHUP"
-        return original(self, batches, request)
+    def stop(self: Trainer, *arguments: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGHUP)
+        original(self, *arguments, **options)
 
     monkeypatch.setattr(Trainer, "_step", stop)
     with pytest.raises(Interrupted):

@@ -1,0 +1,1 @@
+"""Systems with known dynamics, for simulated populations."""

@@ -30,7 +30,8 @@ def catch_signals(say: bool = True, launched: bool = False) -> Iterator[StopRequ
 
     Args:
         say: whether to answer SIGINT with a line on standard error, since a step may take long.
-        launched: whether a launcher started this process; launchers forward the Ctrl-C that the terminal also sends here.
+        launched: whether a launcher started this process. Processes then agree on the step to stop after, and launchers forward the Ctrl-C
+            that the terminal also sends here.
     """
     request, owner = StopRequest(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
@@ -50,7 +51,8 @@ def catch_signals(say: bool = True, launched: bool = False) -> Iterator[StopRequ
                 raise KeyboardInterrupt
             interrupted = now
             if say:  # not by print, which the signal may have interrupted
-                os.write(2, b"amgen: stopping after this step, which is saved first; press Ctrl-C again to stop at once without saving\n")
+                when = b"within training.sync_every steps" if launched else b"after this step"
+                os.write(2, b"amgen: stopping " + when + b", with a checkpoint; press Ctrl-C again to stop at once without saving\n")
         request.name = signal.Signals(number).name
 
     caught = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]

@@ -265,7 +265,7 @@ def test_signals_save_and_exit(number: signal.Signals, tmp_path: Path) -> None:
     assert process.returncode == 75
     assert "run the same command again to go on" in errors
     lines = errors.strip().splitlines()
-    assert ["stopping after this step, which is saved first" in line for line in lines[:-1]] == [True] * (number == signal.SIGINT)
+    assert [", with a checkpoint" in line for line in lines[:-1]] == [True] * (number == signal.SIGINT)
     found = checkpoints.latest(folder)
     assert found is not None
     images = checkpoints.load(found).progress.images

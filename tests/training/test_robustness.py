@@ -207,9 +207,11 @@ def test_a_second_interrupt_ends_at_once(capfd: pytest.CaptureFixture[str]) -> N
         assert request.name == "SIGINT"
         os.kill(os.getpid(), signal.SIGINT)
     assert (
-        capfd.readouterr().err
-        == "amgen: stopping after this step, which is saved first; press Ctrl-C again to stop at once without saving\n"
+        capfd.readouterr().err == "amgen: stopping after this step, with a checkpoint; press Ctrl-C again to stop at once without saving\n"
     )
+    with catch_signals(launched=True):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert "amgen: stopping within training.sync_every steps, with a checkpoint;" in capfd.readouterr().err
     with pytest.raises(KeyboardInterrupt), catch_signals(say=False, launched=True) as request:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)

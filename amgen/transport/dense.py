@@ -30,6 +30,9 @@ LEVELS = 16
 FEW = 0.08
 """Share of the pairs at which the second stage is faster."""
 
+FEW_PAIRS = 500_000
+"""Pairs that the second stage takes at any share."""
+
 MOST_PAIRS = 3_000_000
 """Most pairs that the second stage takes; of more, a random part is taken."""
 
@@ -82,12 +85,12 @@ def solve_dense(problem: Problem) -> Start:
     epsilon = scale / 2
     half = 0.5 * problem.growth * float(problem.a.sum().log() - problem.b.sum().log())
     f, g = torch.full_like(problem.a, half), torch.full_like(problem.b, -half)
-    if len(f) * len(g) < FEW * MOST_PAIRS or scale == 0:  # the second stage takes all pairs at once
+    if problem.cost.numel() <= FEW_PAIRS or scale == 0:  # the second stage takes all pairs at once
         return Start(f, g, epsilon, scale)
     kernel = torch.empty(problem.cost.shape, dtype=torch.float32)
     for _ in range(LEVELS):
         f, g, share = _level(problem, kernel, g, epsilon)
-        if share < FEW:
+        if share < max(FEW, FEW_PAIRS / kernel.numel()):
             break
         epsilon /= 4
     return Start(f, g, epsilon, scale)
@@ -166,12 +169,15 @@ def nearly_tight(problem: Problem, f: Tensor, g: Tensor, epsilon: float) -> tupl
     return pairs // len(g), pairs % len(g)
 
 
-def feasible_dual(problem: Problem, f: Tensor, g: Tensor) -> float:
-    """Return the larger value of the two feasible points of the dual problem that c-transforms of g and of f give: a lower bound."""
-    return max(_from_columns(problem, g), _from_rows(problem, f))
+def feasible_dual(problem: Problem, f: Tensor, g: Tensor) -> tuple[float, tuple[Tensor, Tensor]]:
+    """Return the larger value of the two feasible points of the dual problem that c-transforms of g and of f give, and its potentials.
+
+    The value is a lower bound of the optimum.
+    """
+    return max(_from_columns(problem, g), _from_rows(problem, f), key=lambda found: found[0])
 
 
-def _from_columns(problem: Problem, g: Tensor) -> float:
+def _from_columns(problem: Problem, g: Tensor) -> tuple[float, tuple[Tensor, Tensor]]:
     """f = min_j C - g, then g = min_i C - f, then the best translation."""
     f, transformed = torch.empty_like(problem.a), torch.full_like(g, math.inf)
     for part in problem.blocks():
@@ -180,7 +186,7 @@ def _from_columns(problem: Problem, g: Tensor) -> float:
     return _translated(problem, f, transformed)
 
 
-def _from_rows(problem: Problem, f: Tensor) -> float:
+def _from_rows(problem: Problem, f: Tensor) -> tuple[float, tuple[Tensor, Tensor]]:
     """g = min_i C - f, then f = min_j C - g, then the best translation."""
     g, transformed = torch.full_like(problem.b, math.inf), torch.empty_like(f)
     for part in problem.blocks():
@@ -190,9 +196,9 @@ def _from_rows(problem: Problem, f: Tensor) -> float:
     return _translated(problem, transformed, g)
 
 
-def _translated(problem: Problem, f: Tensor, g: Tensor) -> float:
-    """Return the dual value after the translation (f + h, g - h) that makes it largest."""
+def _translated(problem: Problem, f: Tensor, g: Tensor) -> tuple[float, tuple[Tensor, Tensor]]:
+    """Return the dual value and the potentials after the translation (f + h, g - h) that makes it largest."""
     if not problem.growth:
-        return float(problem.a @ f + problem.b @ g)
+        return float(problem.a @ f + problem.b @ g), (f, g)
     shift = 0.5 * float(torch.logsumexp(problem.a.log() - f, 0) - torch.logsumexp(problem.b.log() - g, 0))
-    return dual_value(f + shift, g - shift, problem.a, problem.b)
+    return dual_value(f + shift, g - shift, problem.a, problem.b), (f + shift, g - shift)

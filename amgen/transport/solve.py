@@ -11,7 +11,7 @@ from torch import Tensor
 from amgen.core.errors import UserError
 from amgen.core.randomness import Purpose, permutation
 from amgen.transport.costs import cost_matrix, pair_costs
-from amgen.transport.dense import MOST_PAIRS, REACH, Problem, feasible_dual, nearly_tight, solve_dense
+from amgen.transport.dense import FEW_PAIRS, REACH, Problem, feasible_dual, nearly_tight, solve_dense
 from amgen.transport.plan import Entries, Plan, assemble, drop_negligible, semi_couplings, totals
 from amgen.transport.sparse import SparseProblem
 from amgen.transport.values import primal_value
@@ -22,8 +22,8 @@ GROUP = 4000
 TOLERANCE = 1e-4
 """Relative duality gap at which the solver stops."""
 
-LEVELS = 24
-"""Most levels of the second stage; eps is halved from one to the next."""
+LEVELS = 40
+"""Most rounds of the second stage; eps is halved from one to the next unless Newton's method has not converged."""
 
 
 def wfr_plan(
@@ -195,37 +195,40 @@ def _solve_reachable(problem: Problem, x: Tensor, y: Tensor, delta: float, toler
     """Solve a problem in which every point has one that it reaches; `lost` is the value of all others."""
     start = solve_dense(problem)
     f, g, epsilon = start.f, start.g, start.epsilon
-    small = problem.cost.numel() <= MOST_PAIRS // 8
-    sparse = _on_pairs(problem, *nearly_tight(problem, f, g, math.inf if small else epsilon))
+    small = problem.cost.numel() <= FEW_PAIRS
+    sparse = _on_pairs(problem, f, g, math.inf if small else epsilon)
     best = _Solution(_nothing(), math.inf, -math.inf)
     # An optimum of less than 1e-4 of the usual cost needs no smaller gap than one of that size; 1e-13 is the rounding of the values.
     least = max(1e-4 * start.scale, 1e-13 / tolerance)
-    potentials = g.numpy()
     # A marginal that is off by e costs e^2 and more, which must be small beside the costs.
     exact = 1e-7 if not problem.growth else max(1e-7, 1e-3 * min(1.0, start.scale))
+    potentials, tries = g.numpy(), 0
     for level in range(LEVELS):
-        f_now, potentials, plan = sparse.solve(potentials, max(epsilon, 1e-300), tolerance=exact, steps=8 if exact > 1e-4 else 20)
+        f_now, potentials, plan, error = sparse.solve(potentials, max(epsilon, 1e-300), exact)
         entries = _finished(problem, (sparse.rows, sparse.columns, plan.data), x, y, delta)
         primal = primal_of(problem, entries, x, y, delta)
         if primal < best.primal:
             best = _Solution(entries, primal, best.dual)
         allowed = tolerance * max(best.primal + lost, least)
-        last = level == LEVELS - 1 or epsilon == 0
-        if last or best.primal - sparse.dual_bound(potentials) <= allowed:
-            dual = feasible_dual(problem, torch.from_numpy(f_now), torch.from_numpy(potentials))
+        if best.primal - sparse.dual_bound(potentials) <= allowed or level == LEVELS - 1 or epsilon == 0:
+            dual, feasible = feasible_dual(problem, torch.from_numpy(f_now), torch.from_numpy(potentials))
             best = _Solution(best.entries, best.primal, max(best.dual, dual))
-            if last or best.primal - best.dual <= allowed:
+            if best.primal - best.dual <= allowed or epsilon == 0:
                 break
-            # Pairs outside the second stage's matter: choose anew.
-            sparse = _on_pairs(problem, *nearly_tight(problem, torch.from_numpy(f_now), torch.from_numpy(potentials), epsilon / 2))
+            # Pairs that the second stage does not have matter. Feasible potentials have no slack below 0.
+            epsilon, potentials = 2 * epsilon, feasible[1].numpy()
+            sparse = _on_pairs(problem, *feasible, epsilon)
+        elif error > 10 * exact and tries < 3:
+            tries += 1
         else:
-            sparse = sparse.narrowed(f_now, potentials, REACH * epsilon / 2)
-        epsilon /= 2
+            epsilon, tries = epsilon / 2, 0
+            sparse = sparse.narrowed(f_now, potentials, 1.5 * REACH * epsilon)
     return best
 
 
-def _on_pairs(problem: Problem, rows: np.ndarray, columns: np.ndarray) -> SparseProblem:
-    """Return the problem on some pairs."""
+def _on_pairs(problem: Problem, f: Tensor, g: Tensor, epsilon: float) -> SparseProblem:
+    """Return the problem on the pairs that are nearly tight."""
+    rows, columns = nearly_tight(problem, f, g, epsilon)
     cost = problem.cost[torch.from_numpy(rows), torch.from_numpy(columns)].numpy()
     finite = np.isfinite(cost)
     return SparseProblem(rows[finite], columns[finite], cost[finite], problem.a.numpy(), problem.b.numpy(), problem.growth)

@@ -82,20 +82,21 @@ class SparseProblem:
 
     def solve(
         self, g: np.ndarray, epsilon: float, tolerance: float = 1e-3, steps: int = NEWTON_STEPS
-    ) -> tuple[np.ndarray, np.ndarray, sp.csr_array]:
-        """Return f, g and the transport plan of the entropic problem.
+    ) -> tuple[np.ndarray, np.ndarray, sp.csr_array, float]:
+        """Return f, g, the transport plan of the entropic problem, and its error: the sum of |b e^-g - q| as a share of the mass.
 
         Args:
             g: potentials to start from.
             epsilon: weight of the entropy.
-            tolerance: largest sum of |b e^-g - q| as a share of the mass.
+            tolerance: error at which the iteration ends.
             steps: most Newton steps.
         """
         f, plan, value = self.best_f(g, epsilon)
-        for _ in range(steps):
+        for left in range(steps, -1, -1):
             received, wanted = plan.sum(axis=0), self._wanted(g)
             gradient = wanted - received
-            if np.abs(gradient).sum() < tolerance * wanted.sum():
+            error = float(np.abs(gradient).sum() / wanted.sum())
+            if error < tolerance or not left:
                 break
             direction = self._newton(plan, received, wanted, gradient, f, epsilon)
             slope, length = float(gradient @ direction), 1.0
@@ -110,7 +111,7 @@ class SparseProblem:
                     break
             if length < 0.2:  # far from the quadratic regime
                 g, f, plan, value = self._sinkhorn(g, plan, epsilon)
-        return f, g, plan
+        return f, g, plan, error
 
     def _wanted(self, g: np.ndarray) -> np.ndarray:
         """Return b e^-g, or b for balanced transport."""

@@ -70,7 +70,7 @@ class Start:
         f: potentials of the rows, (N,).
         g: potentials of the columns, (M,).
         epsilon: the last eps.
-        scale: how much the costs of a row usually differ, the unit of eps.
+        scale: how much the costs of a row usually differ.
     """
 
     f: Tensor
@@ -81,11 +81,11 @@ class Start:
 
 def solve_dense(problem: Problem) -> Start:
     """Return potentials at an eps so small that few pairs carry mass."""
-    scale = cost_scale(problem)
-    epsilon = scale / 2
+    scale, most = cost_scales(problem)
+    epsilon = most / 4
     half = 0.5 * problem.growth * float(problem.a.sum().log() - problem.b.sum().log())
     f, g = torch.full_like(problem.a, half), torch.full_like(problem.b, -half)
-    if problem.cost.numel() <= FEW_PAIRS or scale == 0:  # the second stage takes all pairs at once
+    if problem.cost.numel() <= FEW_PAIRS:  # the second stage takes all pairs at once
         return Start(f, g, epsilon, scale)
     kernel = torch.empty(problem.cost.shape, dtype=torch.float32)
     for _ in range(LEVELS):
@@ -96,15 +96,21 @@ def solve_dense(problem: Problem) -> Start:
     return Start(f, g, epsilon, scale)
 
 
-def cost_scale(problem: Problem) -> float:
-    """Return the median over rows of (median cost - least cost); unbalanced costs above 10 count as 10, and it is at most 2."""
-    rows = problem.cost[:: max(1, len(problem.a) // 200)]
-    if problem.growth:
-        rows = rows.clamp(max=10.0)
-    scale = float((rows.median(dim=1).values - rows.amin(dim=1)).median())
-    if scale == 0:
-        scale = float((rows - rows.amin(dim=1, keepdim=True)).mean())
-    return min(scale, 2.0) if problem.growth else scale
+def cost_scales(problem: Problem) -> tuple[float, float]:
+    """Return how much the costs of a row differ from the least one: on average, and at most; both are positive.
+
+    Unbalanced costs above 2 count as 2: whatever costs more dies instead.
+    """
+    usual, most, count = 0.0, 0.0, 0
+    for part in problem.blocks()[:: max(1, len(problem.blocks()) // 4)]:
+        rows = problem.cost[part]
+        differences = rows - rows.amin(dim=1, keepdim=True)
+        if problem.growth:
+            differences.clamp_(max=2.0)
+        usual, most, count = usual + float(differences.sum()), max(most, float(differences.max())), count + differences.numel()
+    if most == 0:  # one column, or points that are all the same
+        most = float(problem.cost.mean()) or 1.0
+    return usual / count or most, most
 
 
 def _level(problem: Problem, kernel: Tensor, g: Tensor, epsilon: float) -> tuple[Tensor, Tensor, float]:

@@ -22,7 +22,10 @@ GROUP = 4000
 TOLERANCE = 1e-4
 """Relative duality gap at which the solver stops."""
 
-LEVELS = 40
+FAILED = 0.05
+"""Share of the mass that may be misplaced when eps falls."""
+
+LEVELS = 60
 """Most rounds of the second stage; eps is halved from one to the next unless Newton's method has not converged."""
 
 
@@ -186,12 +189,14 @@ def _solve(x: Tensor, y: Tensor, a: Tensor, b: Tensor, delta: float, tolerance: 
     if not (rows.all() and columns.all()):
         cost = cost[rows][:, columns]
     i, j = rows.nonzero().flatten(), columns.nonzero().flatten()
-    found = _solve_reachable(Problem(cost, a[i], b[j], growth), x[i], y[j], delta, tolerance, lost)
-    row, column, mass = found.entries
-    return _Solution((i.numpy()[row], j.numpy()[column], mass * unit), (found.primal + lost) * unit, (found.dual + lost) * unit)
+    found = _solve_reachable(Problem(cost, a[i], b[j], growth), x[i], y[j], tolerance, lost)
+    row, column, mass = i.numpy()[found.entries[0]], j.numpy()[found.entries[1]], found.entries[2] * unit
+    # At the edge of what is reached, the costs of all pairs may be finite where the difference of the points says otherwise.
+    reached = pair_costs(x, y, torch.from_numpy(row), torch.from_numpy(column), delta).isfinite().numpy()
+    return _Solution((row[reached], column[reached], mass[reached]), (found.primal + lost) * unit, (found.dual + lost) * unit)
 
 
-def _solve_reachable(problem: Problem, x: Tensor, y: Tensor, delta: float, tolerance: float, lost: float) -> _Solution:
+def _solve_reachable(problem: Problem, x: Tensor, y: Tensor, tolerance: float, lost: float) -> _Solution:
     """Solve a problem in which every point has one that it reaches; `lost` is the value of all others."""
     start = solve_dense(problem)
     f, g, epsilon = start.f, start.g, start.epsilon
@@ -202,11 +207,11 @@ def _solve_reachable(problem: Problem, x: Tensor, y: Tensor, delta: float, toler
     least = max(1e-4 * start.scale, 1e-13 / tolerance)
     # A marginal that is off by e costs e^2 and more, which must be small beside the costs.
     exact = 1e-7 if not problem.growth else max(1e-7, 1e-3 * min(1.0, start.scale))
-    potentials, tries = g.numpy(), 0
+    potentials, tries, falls = g.numpy(), 0, 0
     for level in range(LEVELS):
         f_now, potentials, plan, error = sparse.solve(potentials, max(epsilon, 1e-300), exact)
-        entries = _finished(problem, (sparse.rows, sparse.columns, plan.data), x, y, delta)
-        primal = primal_of(problem, entries, x, y, delta)
+        entries = _finished(problem, (sparse.rows, sparse.columns, plan.data), x, y)
+        primal = _primal(problem, entries)
         if primal < best.primal:
             best = _Solution(entries, primal, best.dual)
         allowed = tolerance * max(best.primal + lost, least)
@@ -220,6 +225,10 @@ def _solve_reachable(problem: Problem, x: Tensor, y: Tensor, delta: float, toler
             sparse = _on_pairs(problem, *feasible, epsilon)
         elif error > 10 * exact and tries < 3:
             tries += 1
+        elif error > FAILED and falls < 3:
+            # eps fell too fast.
+            epsilon, tries, falls = 8 * epsilon, 0, falls + 1
+            sparse = _on_pairs(problem, torch.from_numpy(f_now), torch.from_numpy(potentials), math.inf if small else epsilon)
         else:
             epsilon, tries = epsilon / 2, 0
             sparse = sparse.narrowed(f_now, potentials, 1.5 * REACH * epsilon)
@@ -234,14 +243,14 @@ def _on_pairs(problem: Problem, f: Tensor, g: Tensor, epsilon: float) -> SparseP
     return SparseProblem(rows[finite], columns[finite], cost[finite], problem.a.numpy(), problem.b.numpy(), problem.growth)
 
 
-def primal_of(problem: Problem, entries: Entries, x: Tensor, y: Tensor, delta: float) -> float:
-    """Return the value of a transport plan, with costs from the differences of the points."""
+def _primal(problem: Problem, entries: Entries) -> float:
+    """Return the value of a transport plan."""
     rows, columns, mass = (torch.from_numpy(values) for values in entries)
-    cost = pair_costs(x, y, rows, columns, delta)
+    cost = problem.cost[rows, columns]
     return primal_value(mass, cost, rows, columns, problem.a, problem.b) if problem.growth else float(mass @ cost)
 
 
-def _finished(problem: Problem, entries: Entries, x: Tensor, y: Tensor, delta: float) -> Entries:
+def _finished(problem: Problem, entries: Entries, x: Tensor, y: Tensor) -> Entries:
     """Return the transport plan without negligible entries: scaled to the least value, or with its exact marginals if it is balanced."""
     rows, columns, mass = entries
     kept = drop_negligible(entries, len(problem.a), len(problem.b), *(() if problem.growth else (1e-8,))) & (mass > 0)
@@ -249,9 +258,7 @@ def _finished(problem: Problem, entries: Entries, x: Tensor, y: Tensor, delta: f
     a, b = problem.a.numpy(), problem.b.numpy()
     if not problem.growth:
         return _rounded((rows, columns, mass), a, b, x, y)
-    # Rounding may place a pair at the edge on different sides of it.
-    cost = pair_costs(x, y, torch.from_numpy(rows), torch.from_numpy(columns), delta).numpy()
-    rows, columns, mass, cost = (values[np.isfinite(cost)] for values in (rows, columns, mass, cost))
+    cost = problem.cost[torch.from_numpy(rows), torch.from_numpy(columns)].numpy()
     sent, received = totals(rows, mass, len(a)), totals(columns, mass, len(b))
     # The value of t P has the derivative sum P C + sum p log(t p / a) + sum q log(t q / b).
     slope = mass @ cost + sum(float(p[p > 0] @ np.log(p[p > 0] / q[p > 0])) for p, q in ((sent, a), (received, b)))

@@ -19,6 +19,9 @@ NEWTON_STEPS = 8
 GRADIENT_STEPS = 150
 """Most Newton steps of a level, and most steps of conjugate gradients for each."""
 
+FARTHEST = 30.0
+"""Largest change of a potential in one step, in units of eps."""
+
 
 class SparseProblem:
     """The entropic problem on a set of pairs that holds every row and every column.
@@ -100,7 +103,7 @@ class SparseProblem:
                 break
             direction = self._newton(plan, received, wanted, gradient, f, epsilon)
             slope, length = float(gradient @ direction), 1.0
-            while True:
+            while slope > 0:
                 tried = g + length * direction
                 found = self.best_f(tried, epsilon)
                 if found[2] >= value + 1e-4 * length * slope - 1e-15 * abs(value):
@@ -109,7 +112,7 @@ class SparseProblem:
                 length /= 2
                 if length < 1e-3:
                     break
-            if length < 0.2:  # far from the quadratic regime
+            if slope <= 0 or length < 0.2:  # far from the quadratic regime
                 g, f, plan, value = self._sinkhorn(g, plan, epsilon)
         return f, g, plan, error
 
@@ -139,7 +142,8 @@ class SparseProblem:
             if current < 1e-2 * first:
                 break
             step = scaled + current / previous * step
-        return solution
+        # The second order of exp(g / eps) holds no farther.
+        return np.clip(np.nan_to_num(solution), -FARTHEST * epsilon, FARTHEST * epsilon)
 
     def _sinkhorn(
         self, g: np.ndarray, plan: sp.csr_array, epsilon: float, steps: int = 5

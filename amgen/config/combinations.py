@@ -26,6 +26,11 @@ def mismatches(config: Options) -> Iterator[str]:
         yield "evaluation.metrics=[nearest] cannot decide which weights are best: add another metric, such as fid"
     if isinstance(loss, MarginalLossConfig) and loss.probes != 1 and dynamics.kind != "entropic":
         yield f"loss.probes={loss.probes} is for the Laplacian of entropic dynamics, not for dynamics.kind={dynamics.kind}: leave it out"
+    if config.times.kind == "quadrature" and isinstance(loss, MarginalLossConfig) and loss.boundaries == "independent":
+        yield (
+            "times.kind=quadrature lets the boundary terms of each pair cancel its interior, which loss.boundaries=independent prevents: "
+            "set loss.boundaries=paired, or times.kind=stratified"
+        )
     yield from _solver_mismatches(config)
     if config.sampling.guidance != 1 and not config.action.label_dropout:
         yield (

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, Tag, field_validator, model_validator
 
 from amgen.config.base import LARGEST_IMAGE, Fraction, Positive, Rate, Section, by
+from amgen.core.checks import quadrature_problem
 from amgen.core.errors import UserError
 from amgen.core.names import (
     ADAPTIVE_TIMES_BINS,
@@ -18,6 +19,8 @@ from amgen.core.names import (
     MLP_GAIN,
     MLP_TIME_FREQUENCY,
     OT_GROUP,
+    QUADRATURE_NODES,
+    QUADRATURE_RULE,
     REGION,
     SCHEDULE,
     SUPER_RESOLUTION_FACTOR,
@@ -25,6 +28,7 @@ from amgen.core.names import (
     UNET_TIME_FREQUENCY,
     VP_BETA_MAX,
     VP_BETA_MIN,
+    QuadratureRule,
     Region,
     ScheduleName,
     TimeWeightName,
@@ -222,6 +226,28 @@ class StratifiedTimesConfig(Section):
     kind: Literal["stratified"] = Field("stratified", description="One time from each of batch_size equal parts of [0, 1).")
 
 
+class QuadratureTimesConfig(Section):
+    """The same pair at the nodes of a quadrature rule in t."""
+
+    kind: Literal["quadrature"] = Field(
+        "quadrature", description="The nodes of a rule for the integral over t, the same pair at all of them; for the marginal form."
+    )
+    rule: QuadratureRule = Field(
+        QUADRATURE_RULE,
+        description="antithetic: two random nodes in each cell, symmetric about its centre; gauss, simpson: fixed nodes.",
+    )
+    nodes: Annotated[int, Field(ge=1, le=1024)] = Field(
+        QUADRATURE_NODES,
+        description="Nodes on [0, 1], or between two neighbouring times of a population: even for antithetic, odd for simpson.",
+    )
+
+    @model_validator(mode="after")
+    def _rule_has_nodes(self) -> "QuadratureTimesConfig":
+        if problem := quadrature_problem(self.rule, self.nodes):
+            raise ValueError(problem)
+        return self
+
+
 class AdaptiveTimesConfig(Section):
     """More times where the loss has a larger standard deviation."""
 
@@ -239,7 +265,8 @@ class AdaptiveTimesConfig(Section):
 TimesConfig = Annotated[
     Annotated[UniformTimesConfig, Tag("uniform")]
     | Annotated[StratifiedTimesConfig, Tag("stratified")]
-    | Annotated[AdaptiveTimesConfig, Tag("adaptive")],
+    | Annotated[AdaptiveTimesConfig, Tag("adaptive")]
+    | Annotated[QuadratureTimesConfig, Tag("quadrature")],
     by("kind", "stratified"),
 ]
 

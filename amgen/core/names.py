@@ -76,6 +76,11 @@ ADAPTIVE_TIMES_MEMORY = 4_410.0
 """Half-life of the sums that the density of times is made of, in images."""
 ADAPTIVE_TIMES_FLOOR = 0.01
 
+QuadratureRule = Literal["antithetic", "gauss", "simpson"]
+"""Rules for the integral over t."""
+QUADRATURE_RULE: QuadratureRule = "antithetic"
+QUADRATURE_NODES = 2
+
 MetricName = Literal["fid", "kid", "is", "prc", "nearest"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 """Metrics of generated images, in the order of reports."""

@@ -19,6 +19,7 @@ from amgen.config import (
     MarginalLossConfig,
     MLPConfig,
     OptimalTransportCouplingConfig,
+    QuadratureTimesConfig,
     SimulatedConfig,
     SnapshotsConfig,
     SnapshotsPathConfig,
@@ -44,6 +45,7 @@ from amgen.paths import (
     Masses,
     OptimalTransportCoupling,
     Path,
+    QuadratureTimes,
     SnapshotPath,
     StratifiedTimes,
     SuperResolutionPath,
@@ -164,11 +166,25 @@ def build_coupling(config: Config) -> Coupling:
 
 
 def build_times(config: Config) -> TimeSampler:
-    """Return the sampler of training times."""
+    """Return the sampler of training times.
+
+    Raises:
+        UserError: if a batch is smaller than the nodes of one pair.
+    """
     match config.times:
         case AdaptiveTimesConfig() as options:
             memory = options.memory if options.memory < 1 else 0.5 ** (config.training.batch_size / options.memory)
             return AdaptiveTimes(options.bins, memory, options.floor)
+        case QuadratureTimesConfig() as options:
+            path = build_path(config)
+            breaks = path.times.tolist() if isinstance(path, SnapshotPath) else (0.0, 1.0)
+            times = QuadratureTimes(options.rule, options.nodes, breaks)
+            if times.group > config.training.batch_size:
+                raise UserError(
+                    f"training.batch_size={config.training.batch_size} is less than the {times.group} nodes of a pair (times.nodes="
+                    f"{options.nodes}): raise it, or lower times.nodes"
+                )
+            return times
         case UniformTimesConfig():
             return UniformTimes()
         case _:

@@ -17,7 +17,7 @@ from amgen.paths.known_pixels import InPaintingPath, KnownPixelsPath, SuperResol
 from amgen.paths.masses import Masses
 from amgen.paths.schedules import SCHEDULES, Linear, Schedule, Trigonometric, VariancePreserving, make_schedule
 from amgen.paths.snapshots import SnapshotPath
-from amgen.paths.time import AdaptiveTimes, StratifiedTimes, TimeSampler, UniformTimes
+from amgen.paths.time import AdaptiveTimes, QuadratureTimes, StratifiedTimes, TimeSampler, UniformTimes
 from amgen.paths.torus import TorusPath
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "OptimalTransportCoupling",
     "Path",
     "PathSample",
+    "QuadratureTimes",
     "Schedule",
     "SnapshotPath",
     "StratifiedTimes",

@@ -6,12 +6,14 @@ or accumulation, and a run resumes from its count of images:
     which image or points, flip    amgen.data's streams: SHUFFLE by epoch, FLIP by n
     noise                          amgen.data's streams: NOISE by n
     pairing of noise and data      the coupling, within groups of consecutive items
-    time and its density           TIME by n, or by step for stratified times
+    time and its density           TIME by n, or by step for stratified times; once for quadrature
     label dropout                  LABEL_DROPOUT by n
     auxiliary uniforms             AUXILIARY by n
     dropout seeds                  DROPOUT by n; BOUNDARY_DROPOUT by n for the boundary pairs
     Hutchinson probes              PROBE by n
     boundary pairs                 item n of a second stream, whose seed comes from BOUNDARY
+
+With quadrature the n's of a pair and of all that belongs to it are those of groups: item n uses pair n // group. Probes stay those of n.
 
 Batches are built where they are loaded: in worker processes if `data.workers` is above 0. There is one exception. Adaptive times depend on
 the losses of all earlier steps. So their batches come without times, and the training process samples the times at the start of the step
@@ -191,14 +193,19 @@ class TrainingItems(Dataset[TrainingBatch]):
         self.boundary_stream = training_stream(dataset, derive_seed(config.seed, Purpose.BOUNDARY, 0)) if independent else None
         self._config = config
         self._times = None if times.adaptive else times
+        self._group = times.group
         self._dtype = dtype
         self._auxiliary = build_path(config).auxiliary
         self._probes = laplacian_probes(config)
 
     def __getitems__(self, indices: Sequence[int]) -> TrainingBatch:
         """Return a run of consecutive items of one step as a batch."""
-        found = self.stream.__getitems__(indices)
+        group, first, last = self._group, indices[0], indices[-1]
+        found = self.stream.__getitems__(range(first // group, last // group + 1) if group > 1 else indices)
         batch = TrainingBatch(indices, self._pairs(found, Purpose.DROPOUT), skipped=sum(found.skipped))
+        if group > 1:
+            rows = torch.as_tensor(indices) // group - first // group
+            batch.pairs = _map_tensors(batch.pairs, lambda tensor: tensor[rows])
         if self.boundary_stream is not None:
             batch.boundary = self._pairs(self.boundary_stream.__getitems__(indices), Purpose.BOUNDARY_DROPOUT)
         if self._times is not None:

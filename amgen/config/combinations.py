@@ -9,6 +9,7 @@ from amgen.config.parts import (
     ColourisationPathConfig,
     InPaintingPathConfig,
     MarginalLossConfig,
+    QuadratureTimesConfig,
     SnapshotsPathConfig,
     SuperResolutionPathConfig,
 )
@@ -31,6 +32,17 @@ def mismatches(config: Options) -> Iterator[str]:
             "times.kind=quadrature lets the boundary terms of each pair cancel its interior, which loss.boundaries=independent prevents: "
             "set loss.boundaries=paired, or times.kind=stratified"
         )
+    if isinstance(loss, MarginalLossConfig) and loss.cells:
+        if loss.boundaries == "independent":
+            yield (
+                f"loss.cells={loss.cells} takes the boundary terms on the path of each sample, not on others (loss.boundaries=independent): "
+                "set loss.boundaries=paired, or loss.cells=0"
+            )
+        if isinstance(config.times, QuadratureTimesConfig) and config.times.rule != "antithetic":
+            yield (
+                f"times.rule={config.times.rule} has weights that do not sum to the lengths of the cells (loss.cells={loss.cells}): set "
+                "times.kind=stratified, times.rule=antithetic, or loss.cells=0"
+            )
     yield from _solver_mismatches(config)
     if config.sampling.guidance != 1 and not config.action.label_dropout:
         yield (

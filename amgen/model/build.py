@@ -36,6 +36,7 @@ from amgen.dynamics import Balanced, ConvexCost, DynamicsType, Entropic, Unbalan
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
 from amgen.paths import (
     AdaptiveTimes,
+    Cells,
     ColourisationPath,
     Coupling,
     HeatPath,
@@ -176,9 +177,7 @@ def build_times(config: Config) -> TimeSampler:
             memory = options.memory if options.memory < 1 else 0.5 ** (config.training.batch_size / options.memory)
             return AdaptiveTimes(options.bins, memory, options.floor)
         case QuadratureTimesConfig() as options:
-            path = build_path(config)
-            breaks = path.times.tolist() if isinstance(path, SnapshotPath) else (0.0, 1.0)
-            times = QuadratureTimes(options.rule, options.nodes, breaks)
+            times = QuadratureTimes(options.rule, options.nodes, _breaks(build_path(config)))
             if times.group > config.training.batch_size:
                 raise UserError(
                     f"training.batch_size={config.training.batch_size} is less than the {times.group} nodes of a pair (times.nodes="
@@ -189,6 +188,17 @@ def build_times(config: Config) -> TimeSampler:
             return UniformTimes()
         case _:
             return StratifiedTimes()
+
+
+def build_cells(config: Config, path: Path) -> Cells | None:
+    """Return the cells of times at whose ends the marginal form has its boundary terms; None for t = 0 and t = 1."""
+    loss = config.loss
+    return Cells(loss.cells, _breaks(path)) if isinstance(loss, MarginalLossConfig) and loss.cells else None
+
+
+def _breaks(path: Path) -> list[float]:
+    """Return the times, from 0 to 1, where a path may have kinks: those of the snapshots of a population."""
+    return path.times.tolist() if isinstance(path, SnapshotPath) else [0.0, 1.0]
 
 
 def build_dynamics(config: Config, path: Path) -> DynamicsType:

@@ -4,12 +4,14 @@
 - `known_pixels`, `colourisation`, `heat`: paths that start from the known part of an image
 - `torus`, `snapshots`: pixels on circles; snapshots of a population
 - `couplings`: which noise is paired with which image
+- `cells`: cells of times, for the boundary terms of the marginal form
 - `masses`: masses of samples that change in time
 - `time`: samplers of training times
 """
 
 from amgen.paths.affine import AffinePath, LinearPath, TrigonometricPath, VPPath
 from amgen.paths.base import Boundary, Conditioning, Path, PathSample
+from amgen.paths.cells import Cells
 from amgen.paths.colourisation import ColourisationPath
 from amgen.paths.couplings import Coupling, IndependentCoupling, OptimalTransportCoupling
 from amgen.paths.heat import HeatPath
@@ -25,6 +27,7 @@ __all__ = [
     "AdaptiveTimes",
     "AffinePath",
     "Boundary",
+    "Cells",
     "ColourisationPath",
     "Conditioning",
     "Coupling",

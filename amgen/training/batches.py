@@ -38,7 +38,7 @@ from amgen.core.files import forget_locks
 from amgen.core.randomness import Purpose, derive_seed, dropout_seeds, rademacher, uniform, uniforms
 from amgen.data import Batch, ImageDataset, SnapshotDataset, TrainingStream, training_stream
 from amgen.model.build import build_coupling, build_path, laplacian_probes, no_label
-from amgen.paths import Boundary, Coupling, Masses, Path, PathSample, TimeSampler
+from amgen.paths import Boundary, Cells, Coupling, Masses, Path, PathSample, TimeSampler
 from amgen.training.signals import SIGNALS
 
 Part = TypeVar("Part")
@@ -102,7 +102,9 @@ class TrainingBatch:
         """Return the batch on a device. For a GPU the copies are only queued."""
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
-    def sample(self, path: Path, masses: Masses | None = None, *, boundary: bool = False, score: bool = False) -> PathSample:
+    def sample(
+        self, path: Path, masses: Masses | None = None, *, boundary: bool = False, score: bool = False, cells: Cells | None = None
+    ) -> PathSample:
         """Return the points of the batch along a path, on the batch's device.
 
         Args:
@@ -110,6 +112,7 @@ class TrainingBatch:
             masses: masses of the classes that change in time; None if they do not change.
             boundary: whether the loss needs samples of both ends. If the batch has boundary pairs, the result has their ends in any case.
             score: whether the loss needs the conditional score.
+            cells: cells of times, at whose ends the boundary is sampled; None for t = 0 and t = 1.
         """
         pairs, ends = self.pairs, self.boundary
         assert self.t is not None  # sampled at the start of the step, at the latest
@@ -121,9 +124,12 @@ class TrainingBatch:
             label=pairs.label,
             auxiliary=pairs.auxiliary,
             dropout_seeds=pairs.dropout_seeds,
-            boundary=boundary and ends is None,
+            boundary=boundary and ends is None and cells is None,
             score=score,
         )
+        if boundary and cells is not None:
+            around = cells.boundary(path, self.t, pairs.noise, pairs.data, pairs.label, pairs.auxiliary, pairs.dropout_seeds)
+            sample = replace(sample, boundary=around)
         if ends is not None:
             sample = replace(sample, boundary=ends.ends(path))
         if masses is not None:

@@ -22,7 +22,7 @@ from amgen import config
 from amgen.config import Config
 from amgen.data import open_dataset
 from amgen.losses import ActionMatchingLoss
-from amgen.model.build import build_action, build_loss, build_path, build_times
+from amgen.model.build import build_action, build_cells, build_loss, build_path, build_times
 from amgen.paths import PathSample
 from amgen.training.batches import TrainingItems
 
@@ -31,6 +31,7 @@ FREQUENCIES = (20, 1000)
 BATCHES = {"digits": 64, "cells": 256}
 """Batch size of each preset."""
 RULES = ("antithetic 2", "antithetic 4", "gauss 2", "gauss 4", "simpson 3")
+CELLS = (1, 2, 4, 8, 16)
 Estimators = dict[str, list[str]]
 """Changes of the configuration by the name of the estimator."""
 
@@ -49,11 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rules", nargs="*", type=str, default=RULES, metavar="RULE", help="quadratures, such as 'gauss 4': rule and nodes per interval"
     )
+    parser.add_argument("--cells", nargs="*", type=int, default=CELLS, metavar="N", help="numbers of cells (loss.cells)")
     options = parse(parser, arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, frequency, preset, overrides in subjects(options.paths, options.table, options.gaussians, Path(folder)):
-            found = measure(preset, overrides, estimators(options.rules), options.steps, options.batches)
+            found = measure(preset, overrides, estimators(options.rules, options.cells), options.steps, options.batches)
             reference = found["conditional"]
             for estimator, variance in found.items():
                 rows.append([name, frequency, estimator, f"{variance:.4g}", f"{variance / reference:.2f}"])
@@ -90,12 +92,14 @@ def two_gaussians(file: Path, count: int = 2000) -> Path:
     return file
 
 
-def estimators(rules: Sequence[str]) -> Estimators:
+def estimators(rules: Sequence[str], cells: Sequence[int]) -> Estimators:
     """Return the estimators to compare: both forms with stratified times, and the marginal form with each rule ('gauss 4')."""
     marginal = ["loss.form=marginal"]
     found = {"conditional": [], "marginal": marginal}
     for rule, nodes in map(str.split, rules):
         found[f"marginal, {rule} {nodes}"] = [*marginal, "times.kind=quadrature", f"times.rule={rule}", f"times.nodes={nodes}"]
+    for count in cells:
+        found[f"marginal, {count} cells"] = [*marginal, f"loss.cells={count}"]
     return found
 
 
@@ -125,12 +129,13 @@ class ActionSamples:
 
     def __init__(self, options: Config):
         self.path = build_path(options)
+        self._cells = build_cells(options, self.path)
         self.size = options.training.batch_size
         self._items = TrainingItems(options, open_dataset(options.data), build_times(options), torch.float32)
 
     def at(self, step: int) -> PathSample:
         """Return the samples of a step, with both ends."""
-        return self._items.__getitems__(range(self.size * step, self.size * (step + 1))).sample(self.path, boundary=True)
+        return self._items.__getitems__(range(self.size * step, self.size * (step + 1))).sample(self.path, boundary=True, cells=self._cells)
 
 
 def train(samples: ActionSamples, loss: ActionMatchingLoss, steps: int) -> None:

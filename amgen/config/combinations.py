@@ -35,7 +35,7 @@ def mismatches(config: Options) -> Iterator[str]:
     if isinstance(loss, MarginalLossConfig) and loss.cells:
         if loss.boundaries == "independent":
             yield (
-                f"loss.cells={loss.cells} takes the boundary terms on the path of each sample, not on others (loss.boundaries=independent): "
+                f"loss.cells={loss.cells} takes the boundary terms on the path of each sample, not of others (boundaries=independent): "
                 "set loss.boundaries=paired, or loss.cells=0"
             )
         if isinstance(config.times, QuadratureTimesConfig) and config.times.rule != "antithetic":

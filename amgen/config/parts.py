@@ -340,8 +340,8 @@ class MarginalLossConfig(Section):
         0,
         ge=0,
         le=4096,
-        description="Cells of [0, 1], or between two neighbouring times of a population: a sample has its boundary terms at the ends of its "
-        "cell, which lowers the variance. 0: at t = 0 and t = 1 only.",
+        description="Cells of [0, 1], or between two neighbouring times of a population: a sample has its boundary terms at the ends of "
+        "its cell, which lowers the variance. 0: at t = 0 and t = 1 only.",
     )
     probes: int = Field(1, ge=0, le=10_000, description="Rademacher probes for the Laplacian of entropic dynamics; 0 for its exact value.")
 

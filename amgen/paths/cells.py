@@ -6,8 +6,8 @@ marginal. For a sample with time t in a cell [a, b] of length h it becomes
 
     (w(a) m_a s_a(x_a) - w(b) m_b s_b(x_b)) / (h p(t)) + interior(t) / p(t),
 
-with x_a and x_b on the same path as x_t. The boundary terms are then minus the mean of d/dt [m w s_t(x_t)] over the cell, which the interior
-contains at t: their difference is of the order of h. As h -> 0 the loss becomes the conditional form, with u_t by a difference of s.
+with x_a and x_b on the same path as x_t. The boundary terms are then minus the mean of d/dt [m w s_t(x_t)] over the cell. The interior
+contains it at t, so the sum of both is of the order of h. As h -> 0 the loss becomes the conditional form, with u_t by a difference of s.
 """
 
 from collections.abc import Sequence
@@ -68,6 +68,4 @@ class Cells:
         start, end = self.around(t)
         before: PathSample = path.sample(start, noise, data, label=label, auxiliary=auxiliary, dropout_seeds=dropout_seeds)
         after: PathSample = path.sample(torch.nextafter(end, start), noise, data, label=label, auxiliary=auxiliary)
-        return Boundary(
-            before.x, after.x, label, before.conditioning.condition, dropout_seeds, before.mass, after.mass, (start, end)
-        )
+        return Boundary(before.x, after.x, label, before.conditioning.condition, dropout_seeds, before.mass, after.mass, (start, end))

@@ -111,9 +111,9 @@ GOLDEN = 0x9E3779B97F4A7C15
 class QuadratureTimes(TimeSampler):
     """The nodes of a quadrature rule in t, the same pair of noise and data at all of them.
 
-    In marginal form the boundary terms of a pair are the integral of d/dt [w s_t(x_t)] along its path. With a time of its own for each pair,
-    that integral and the derivatives in t differ by noise. At the nodes of a rule for the same pair they cancel, up to the error of the
-    rule. So n consecutive items share a pair. Item i of them has the time t_i and the density p_i = 1 / (n w_i), with w_i the weight of
+    In marginal form the boundary terms of a pair are the integral of d/dt [w s_t(x_t)] along its path. With one time for each
+    pair, that integral and the derivatives in t differ by noise. At the nodes of a rule for the same pair they cancel, up to the error of
+    the rule. So n consecutive items share a pair. Item i of them has the time t_i and the density p_i = 1 / (n w_i), with w_i the weight of
     the rule: the mean of f(t_i) / p_i is the rule for the integral of f.
 
     The rule is composite: it is applied to each interval between two `breaks`, where paths may have kinks. On an interval of length h it is

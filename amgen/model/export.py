@@ -5,7 +5,7 @@ An exported file is one weights file (safetensors). Its metadata have the config
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,7 +15,7 @@ from amgen.config import Config
 from amgen.core.checks import check_export
 from amgen.core.errors import UserError
 from amgen.core.files import make_folder, replacing
-from amgen.model.checkpoints import ACTION, ema_name, find, rate_text, verify
+from amgen.model.checkpoints import ACTION, NEIGHBOURHOOD, ema_name, find, rate_text, read_neighbourhood, verify
 from amgen.model.weights_file import FORMAT, digest, load_tensors, read_config, read_metadata, reading, save_tensors
 
 
@@ -31,6 +31,7 @@ class Weights:
         images: number of images that they were trained on.
         source: the checkpoint or the exported file.
         sha256: their checksum, see `amgen.model.weights_file.digest`.
+        neighbourhood: tensors of `amgen.paths.Neighbourhood`; empty for images and for runs of earlier versions.
     """
 
     config: Config
@@ -40,6 +41,7 @@ class Weights:
     images: int
     source: Path
     sha256: str
+    neighbourhood: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read_weights(source: Path, ema: float | None = None, raw: bool = False) -> Weights:
@@ -67,7 +69,8 @@ def read_weights(source: Path, ema: float | None = None, raw: bool = False) -> W
     file = folder / f"{name}.safetensors"
     verify(folder, [file.name])
     metadata, tensors = read_metadata(file), load_tensors(file)
-    return Weights(config, name, tensors, metadata["step"], metadata["images"], folder, digest(tensors))
+    neighbourhood = read_neighbourhood(folder)
+    return Weights(config, name, tensors, metadata["step"], metadata["images"], folder, digest(tensors), neighbourhood)
 
 
 def export(weights: Weights, file: Path) -> None:
@@ -81,10 +84,11 @@ def export(weights: Weights, file: Path) -> None:
         **{"format": FORMAT, "config": weights.config.model_dump(mode="json"), "step": weights.step, "images": weights.images},
         **{"weights": weights.name, "sha256": weights.sha256},
     }
+    neighbourhood = {f"{NEIGHBOURHOOD}.{name}": tensor for name, tensor in weights.neighbourhood.items()}
     make_folder(file.parent)
     with replacing(file) as temporary:
         try:
-            save_tensors(temporary, weights.tensors, {"amgen": json.dumps(contents)})
+            save_tensors(temporary, {**weights.tensors, **neighbourhood}, {"amgen": json.dumps(contents)})
         except SafetensorError as error:  # raised for a full disk
             raise UserError(f"cannot write {file}: {error}") from None
 
@@ -96,11 +100,13 @@ def _read_exported(file: Path, ema: float | None, raw: bool) -> Weights:
     name, wanted = metadata["weights"], None if ema is None else ema_name(ema)
     if (raw and name != ACTION) or wanted not in (None, name):
         raise UserError(f"{file} holds the weights {name} alone, not {ACTION if raw else wanted}: export those from their run")
-    tensors = load_tensors(file)
+    found, prefix = load_tensors(file), f"{NEIGHBOURHOOD}."
+    tensors = {name: tensor for name, tensor in found.items() if not name.startswith(prefix)}
+    neighbourhood = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
     checksum = digest(tensors)
     if checksum != metadata["sha256"]:
         raise UserError(f"the weights in {file} are damaged (their SHA-256 differs from the one in its metadata): export them again")
-    return Weights(read_config(file), name, tensors, metadata["step"], metadata["images"], file, checksum)
+    return Weights(read_config(file), name, tensors, metadata["step"], metadata["images"], file, checksum, neighbourhood)
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

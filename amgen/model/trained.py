@@ -15,6 +15,7 @@ from amgen.data import Units, recorded_units, to_uint8
 from amgen.dynamics import DynamicsType
 from amgen.model.classes import class_name
 from amgen.model.weights_file import digest
+from amgen.paths import Neighbourhood
 from amgen.paths import Path as ProbabilityPath
 
 
@@ -31,6 +32,7 @@ class TrainedAction:
         images: number of images that they were trained on.
         source: checkpoint or file that they come from.
         sha256: their checksum (`amgen.model.weights_file.digest`), or None until `weights_sha256` computes it.
+        neighbourhood: where the action was trained, for a population; None for images and for runs of earlier versions.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class TrainedAction:
     images: int
     source: Path
     sha256: str | None = None
+    neighbourhood: Neighbourhood | None = None
 
     @property
     def weights_sha256(self) -> str:

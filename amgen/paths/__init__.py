@@ -6,6 +6,7 @@
 - `couplings`: which noise is paired with which image
 - `cells`: cells of times, for the boundary terms of the marginal form
 - `masses`: masses of samples that change in time
+- `neighbourhood`: where the action of a population was trained
 - `time`: samplers of training times
 """
 
@@ -17,6 +18,7 @@ from amgen.paths.couplings import Coupling, IndependentCoupling, OptimalTranspor
 from amgen.paths.heat import HeatPath
 from amgen.paths.known_pixels import InPaintingPath, KnownPixelsPath, SuperResolutionPath
 from amgen.paths.masses import Masses
+from amgen.paths.neighbourhood import Neighbourhood
 from amgen.paths.schedules import SCHEDULES, Linear, Schedule, Trigonometric, VariancePreserving, make_schedule
 from amgen.paths.snapshots import SnapshotPath
 from amgen.paths.time import AdaptiveTimes, QuadratureTimes, StratifiedTimes, TimeSampler, UniformTimes
@@ -38,6 +40,7 @@ __all__ = [
     "Linear",
     "LinearPath",
     "Masses",
+    "Neighbourhood",
     "OptimalTransportCoupling",
     "Path",
     "PathSample",

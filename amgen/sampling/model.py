@@ -16,6 +16,7 @@ from amgen.model.build import build_action, build_dynamics, build_path
 from amgen.model.classes import find_label
 from amgen.model.export import load_weights, read_weights
 from amgen.model.trained import TrainedAction
+from amgen.paths import Neighbourhood
 from amgen.sampling.conditioning import start_images
 from amgen.sampling.generate import Samples, generate_all
 from amgen.sampling.request import Request
@@ -108,7 +109,10 @@ def load(source: str | Path, ema: float | None = None, raw: bool = False, device
     action = build_action(weights.config)
     load_weights(action, weights.tensors, str(weights.source))
     action.to(device_of(device)).requires_grad_(False).eval()
-    return assemble(weights.config, action, weights.name, weights.images, weights.source, weights.sha256)
+    model = assemble(weights.config, action, weights.name, weights.images, weights.source, weights.sha256)
+    if weights.neighbourhood:
+        model.neighbourhood = Neighbourhood(model.path, **weights.neighbourhood)
+    return model
 
 
 def assemble(config: Config, action: Action, weights: str, images: int, source: Path, sha256: str | None = None) -> Model:

@@ -39,6 +39,7 @@ from amgen.core.randomness import Purpose, derive_seed, dropout_seeds, rademache
 from amgen.data import Batch, ImageDataset, SnapshotDataset, TrainingStream, training_stream
 from amgen.model.build import build_coupling, build_path, laplacian_probes, no_label
 from amgen.paths import Boundary, Cells, Coupling, Masses, Path, PathSample, TimeSampler
+from amgen.paths.neighbourhood import reference_size
 from amgen.training.signals import SIGNALS
 
 Part = TypeVar("Part")
@@ -223,6 +224,16 @@ class TrainingItems(Dataset[TrainingBatch]):
 
     def __getitem__(self, index: int) -> TrainingBatch:
         return self.__getitems__([index])
+
+    def neighbourhood(self) -> dict[str, Tensor]:
+        """Return the first items of the stream as the tensors of `amgen.paths.Neighbourhood`; nothing for images."""
+        dataset = self.stream.stream.dataset
+        if not isinstance(dataset, SnapshotDataset):
+            return {}
+        one = self.stream.__getitems__(range(1))
+        count = reference_size([len(points) for points in dataset.source.points], one.images.numel() + one.noise.numel())
+        found = self.stream.__getitems__(range(count))
+        return {"noise": found.noise, "data": found.images}
 
     def _pairs(self, found: Batch, dropout: Purpose) -> Pairs:
         seed, indices = self._config.seed, found.indices

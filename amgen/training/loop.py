@@ -83,7 +83,8 @@ class Trainer:
         self.times = build_times(config)
         self.items = TrainingItems(config, dataset, self.times, self.dtype)
         progress = Progress(data=dataset.source.fingerprint())
-        self.state = TrainingState(config, self.action, self.optimizer, self.averages, self.times, progress)
+        near = self.items.neighbourhood() if accelerator.is_main_process else {}
+        self.state = TrainingState(config, self.action, self.optimizer, self.averages, self.times, progress, near)
         self.metrics = StepMetrics(self.dtype)
         self._gradient_norms: dict[str, Tensor] = {}
         self._skipped = 0

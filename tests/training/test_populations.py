@@ -1,6 +1,7 @@
 """Populations of points through the same trainer and commands as images."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ KINDS = {
     "cells": [*CELLS, "coupling.group=24", "data.hold_out=1"],
     "cells entropic": [*CELLS, "dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama"],
     "cells unbalanced": [*CELLS, "dynamics.kind=unbalanced", "data.mass_from_counts=true", "action.head=linear"],
+    "cells in quadrature": [*CELLS, "loss.form=marginal", "times.kind=quadrature"],
+    "population in cells of times": [
+        *CELLS,
+        "loss.form=marginal",
+        "loss.cells=3",
+        "dynamics.kind=unbalanced",
+        "data.mass_from_counts=true",
+    ],
     "torus": [*CELLS, "data.period=4", "data.standardize=none"],
 }
 
@@ -74,6 +83,45 @@ def test_a_run_does_not_depend_on_accumulation_or_on_a_stop(name: str, table: Pa
     assert_same_tensors(newest_tensors(run(tmp_path / "resumed", name, table)), whole)
     with Image.open(tmp_path / "whole" / "samples" / "points-000000096.png") as picture:
         assert np.asarray(picture).min() == 0
+
+
+def test_the_neighbourhood_travels_with_the_weights(table: Path, tmp_path: Path) -> None:
+    """From a run, a checkpoint without its run and an exported file; a run of an earlier version has none, and a damaged one is refused.
+
+    The data is at most 40 points; cells moved by 100 units left it, and amgen sample says so.
+    """
+    folder = run(tmp_path / "run", "cells", table)
+    checkpoint = checkpoints.latest(folder)
+    assert checkpoint is not None
+    copied, exported = tmp_path / "copied", tmp_path / "action.safetensors"
+    shutil.copytree(checkpoint, copied)
+    assert run_cli("export", folder, "--out", exported).code == 0
+    models = [sampling.load(source) for source in (folder, copied, exported)]
+    near = [model.neighbourhood for model in models]
+    assert near[0] is not None
+    assert near[0].data.shape == (30, 2, 3)  # the held-out time is not in it
+    for other in near[1:]:
+        assert other is not None
+        assert other.radius(0.3) == near[0].radius(0.3)
+    assert models[2].weights_sha256 == models[0].weights_sha256
+    units = models[0].units
+    assert units is not None
+    assert near[0].share_outside(units.transform(torch.zeros(5, 2)), 0.0) == 0
+
+    away = tmp_path / "away.csv"
+    rows = np.concatenate([np.repeat([0.0, 2.0], 20)[:, None], 100 + np.random.default_rng(0).normal(size=(40, 2))], axis=1)
+    np.savetxt(away, rows, delimiter=",", header="samples,x1,x2", comments="")
+    sample = ["sample", folder, "--num", "20", "--out", tmp_path / "out", "--condition-data", away]
+    assert "100 % of the points left the neighbourhood of the training data by t = 2" in run_cli(*sample).out
+    assert "neighbourhood" not in run_cli("sample", folder, "--num", "20", "--out", tmp_path / "near").out
+
+    file = checkpoint / "neighbourhood.safetensors"
+    contents = file.read_bytes()
+    file.write_bytes(contents[:-1] + b"x")
+    with pytest.raises(UserError, match="neighbourhood.safetensors is damaged"):
+        sampling.load(folder)
+    file.unlink()
+    assert sampling.load(folder).neighbourhood is None
 
 
 def test_what_the_data_decided_is_recorded(table: Path, tmp_path: Path) -> None:

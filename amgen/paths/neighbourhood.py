@@ -128,7 +128,7 @@ def describe_outside(times: Sequence[float], shares: Sequence[float]) -> str | N
 
     Example:
         >>> from amgen.paths.neighbourhood import describe_outside
-        >>> describe_outside([1, 2], [0.0, 0.12])[:63]
+        >>> describe_outside([1, 2], [0.0, 0.12])[:62]
         '12 % of the points left the neighbourhood of the training data'
         >>> describe_outside([1, 2], [0.0, 0.01]) is None
         True

@@ -109,11 +109,11 @@ def test_the_neighbourhood_travels_with_the_weights(table: Path, tmp_path: Path)
     assert near[0].share_outside(units.transform(torch.zeros(5, 2)), 0.0) == 0
 
     away = tmp_path / "away.csv"
-    rows = np.concatenate([np.repeat([0.0, 2.0], 20)[:, None], 100 + np.random.default_rng(0).normal(size=(40, 2))], axis=1)
+    rows = np.concatenate([np.repeat([0.0, 1.0, 2.0], 20)[:, None], 100 + np.random.default_rng(0).normal(size=(60, 2))], axis=1)
     np.savetxt(away, rows, delimiter=",", header="samples,x1,x2", comments="")
     sample = ["sample", folder, "--num", "20", "--out", tmp_path / "out", "--condition-data", away]
     assert "100 % of the points left the neighbourhood of the training data by t = 2" in run_cli(*sample).out
-    assert "neighbourhood" not in run_cli("sample", folder, "--num", "20", "--out", tmp_path / "near").out
+    assert "left the neighbourhood" not in run_cli("sample", folder, "--num", "20", "--out", tmp_path / "near").out
 
     file = checkpoint / "neighbourhood.safetensors"
     contents = file.read_bytes()

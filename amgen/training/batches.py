@@ -230,9 +230,9 @@ class TrainingItems(Dataset[TrainingBatch]):
         dataset = self.stream.stream.dataset
         if not isinstance(dataset, SnapshotDataset):
             return {}
-        one = self.stream.__getitems__(range(1))
-        count = reference_size([len(points) for points in dataset.source.points], one.images.numel() + one.noise.numel())
-        found = self.stream.__getitems__(range(count))
+        points = dataset.source.points
+        numbers = 2 * len(points) * (points[0].shape[1] + 1)  # at most, with two points and masses for each interval
+        found = self.stream.__getitems__(range(reference_size([len(part) for part in points], numbers)))
         return {"noise": found.noise, "data": found.images}
 
     def _pairs(self, found: Batch, dropout: Purpose) -> Pairs:

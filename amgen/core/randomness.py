@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     BOUNDARY_DROPOUT = 19
     SNAPSHOT = 20
     SIMULATION = 21
+    SUBSAMPLE = 31
 
 
 _WORD = 2**64 - 1

@@ -17,7 +17,8 @@ from rich.console import Console
 from amgen.config import Config, SimulatedConfig, change
 from amgen.core.errors import AmgenError, UserError
 from amgen.core.files import make_folder
-from amgen.data import open_dataset
+from amgen.data import Loadings, SnapshotDataset, open_dataset
+from amgen.data.loadings import FILE as LOADINGS
 from amgen.data.named import NAMED
 from amgen.training.loop import Trainer
 from amgen.training.ranks import explain_failures, notice_lost_peers, refuse_sharding
@@ -60,7 +61,7 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     console = console or Console()
     say = _speaker(console, accelerator.is_main_process)
     config = _with_absolute_paths(config)
-    dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
+    dataset = open_dataset(config.data, say if accelerator.is_main_process else None, _known_loadings(config, run, restart))
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
     with ExitStack() as stack:
         _from_main(accelerator, lambda: stack.enter_context(lock(run, say)))
@@ -68,7 +69,17 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
         with explain_failures(accelerator.device, 0, config.data.workers):
             trainer = Trainer(config, dataset, run, accelerator, console)
         checkpoint = _from_main(accelerator, lambda: prepare_run(run, config, restart))
+        if isinstance(dataset, SnapshotDataset) and (loadings := dataset.whole.loadings) is not None:
+            _from_main(accelerator, lambda: loadings.save(run / LOADINGS))
         _train(trainer, checkpoint, say)
+
+
+def _known_loadings(config: Config, run: Path, restart: bool) -> Loadings | None:
+    """Return the loadings of principal components that the run was started with, so that it goes on with the same coordinates."""
+    wanted = getattr(config.data, "embedding", None) == "pca" and not restart and (run / LOADINGS).exists()
+    found = Loadings.load(run / LOADINGS) if wanted else None
+    # Those of a run with other options, which `prepare_run` refuses, would not fit.
+    return found if found is not None and found.dimension == config.data.dimension else None
 
 
 def _from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:

@@ -100,7 +100,7 @@ def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
     with np.load(table) as stored:
         masses = np.random.default_rng(1).uniform(1, 3, len(stored["pcs"]))
         np.savez(tmp_path / "weighted.npz", times=stored["sample_labels"], points=stored["pcs"], mass=masses)
-    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.mass_from_counts=false", "data.mass_column=mass")
+    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.mass_from_counts=false", "data.mass_key=mass")
     model = sampling.load(folder)
     (batch,) = sampling.generate_all(model, model.config.sampling, range(30), sampling.Request(images=sampling.start_images(model, None)))
     assert batch.inputs is not None
@@ -161,8 +161,8 @@ def test_commands_on_points(table: Path, tmp_path: Path) -> None:
         (["dynamics.kind=entropic", "sampling.solver=sra1"], "needs path.noise above 0", "or loss.form=marginal"),
         (["dynamics.kind=entropic", "sampling.solver=sra1", "loss.form=marginal"], "needs path.noise", "set dynamics.schedule=constant"),
         (["data.mass_from_counts=true"], "lets the total mass change", "set dynamics.kind=unbalanced"),
-        (["data.mass_column=m"], "masses that change in time", "loss.form=marginal"),
-        (["data.mass_column=m", "data.mass_from_counts=true"], "each say what the masses are", "leave one out"),
+        (["data.mass_key=m"], "masses that change in time", "loss.form=marginal"),
+        (["data.mass_key=m", "data.mass_from_counts=true"], "each say what the masses are", "leave one out"),
         (["data.period=1"], "would change the period", "set data.standardize=none"),
         (["sampling.guidance=2"], "also trained without classes", ""),
         (["sampling.noise_level=1"], "needs a path that starts from noise", "leave it at 0"),

@@ -176,7 +176,7 @@ def test_errors_of_means() -> None:
 def test_the_table_of_cells(amgen_data: Path) -> None:
     """3,133 rows of ten columns at four times; the W1 of the cells that are not moved is that of the documentation."""
     pytest.importorskip("ot")
-    table = read_table(config.SnapshotsConfig(path=str(amgen_data / "emt.csv"), time_column="samples", dimension=10))
+    table = read_table(config.SnapshotsConfig(path=str(amgen_data / "emt.csv"), time_key="samples", dimension=10))
     assert list(table.times) == [0, 1, 2, 3]
     assert sum(map(len, table.points)) == 3133
     rows = [cells.measure((table.points[place - 1], None), table, table.times[place]) for place in (1, 2)]

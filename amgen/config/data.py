@@ -135,8 +135,8 @@ class SnapshotsConfig(PopulationConfig):
     embedding: str | None = Field(
         None,
         min_length=1,
-        description="Coordinates of the cells of an AnnData file: a key of obsm; X, the genes; or pca, principal components of X, computed from "
-        "the cells of the times to train on. null: X_pca.",
+        description="Coordinates of the cells of an AnnData file: a key of obsm; X, the genes; or pca, principal components of X, computed "
+        "from the cells of the times to train on. null: X_pca.",
     )
     time_key: str = Field(
         "time",

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     SNAPSHOT = 20
     SIMULATION = 21
     SUBSAMPLE = 31
+    FATE = 32
 
 
 _WORD = 2**64 - 1

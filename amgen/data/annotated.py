@@ -213,8 +213,8 @@ def numbers(values: Any, key: str, name: str, labels: bool = True) -> np.ndarray
         texts.setdefault(" ".join(rest.replace("_", " ").casefold().split()), label)
     if len(texts) > 1:
         raise UserError(
-            f"{where}: {first_few([repr(label) for label in texts.values()], 3)} differ in more than the number, so that their times may be of "
-            "different units: expected numbers, or the same text beside each"
+            f"{where}: {first_few([repr(label) for label in texts.values()], 3)} differ in more than the number, so that their times may "
+            "be of different units: expected numbers, or the same text beside each"
         )
     return found[codes]
 
@@ -239,8 +239,8 @@ def _coordinates(
     expression = read_expression(group, rows, width, genes, name, dense=not pca)
     if say is not None and _looks_like_counts(expression):
         say(
-            f"{name}: X looks like raw counts (whole numbers up to {float(expression.max()):g}), and is used as it is: normalise it first, as by "
-            "scanpy.pp.normalize_total and scanpy.pp.log1p"
+            f"{name}: X looks like raw counts (whole numbers up to {float(expression.max()):g}) and is used as it is: normalise it first, "
+            "as by scanpy.pp.normalize_total and scanpy.pp.log1p"
         )
     if not pca:
         return expression.astype(np.float64), genes[:width], None

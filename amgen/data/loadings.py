@@ -186,9 +186,7 @@ def _exact(expression: Any, mean: np.ndarray, dimension: int) -> np.ndarray:
     centred = _dense(expression) - mean  # at most EXACT cells
     values, vectors = np.linalg.eigh(centred @ centred.T)
     if values[-dimension] <= 1e-10 * max(values[-1], np.finfo(float).tiny):
-        raise UserError(
-            f"data.dimension={dimension}, data.embedding=pca: the training cells span fewer dimensions (are there duplicates?): set a smaller one"
-        )
+        raise UserError(f"data.dimension={dimension}, data.embedding=pca: the training cells span fewer dimensions: set a smaller one")
     return (vectors[:, ::-1][:, :dimension].T @ centred) / np.sqrt(values[::-1][:dimension])[:, None]
 
 

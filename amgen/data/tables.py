@@ -115,6 +115,11 @@ def read_table(options: SnapshotsConfig, say: Callable[[str], None] | None = Non
         >>> [points.shape for points in cells.points]
         [(2, 2), (1, 2)]
     """
+    return _split(read_cells(options, say, loadings), options)
+
+
+def read_cells(options: SnapshotsConfig, say: Callable[[str], None] | None = None, loadings: Loadings | None = None) -> "Table":
+    """Read and check the rows of the table, in its order, which may be of one time only. Arguments and errors are those of `read_table`."""
     table = _read(options, say, loadings)
     if len(table.times) == 0:
         raise UserError(f"{table.name} holds no rows: expected points at several times")
@@ -122,16 +127,16 @@ def read_table(options: SnapshotsConfig, say: Callable[[str], None] | None = Non
         raise UserError(f"data.dimension={options.dimension} but {table.name} has {table.features.shape[1]} columns of features")
     table.features = table.features[:, : options.dimension]
     _check_values(table)
-    return _split(table, options)
+    return table
 
 
-def _read(options: SnapshotsConfig, say: Callable[[str], None] | None, loadings: Loadings | None) -> "_Table":
+def _read(options: SnapshotsConfig, say: Callable[[str], None] | None, loadings: Loadings | None) -> "Table":
     """Read the rows that `data.max_cells` leaves."""
     file, mode = locate(options.path, f": give {ACCEPTED}")
     extension = file.suffix.lower()
     if extension == ".h5ad" or (extension == ".zarr" and stat.S_ISDIR(mode)):
         read = read_annotated(file, options, say, loadings)
-        return _Table(printable(options.path), read.times, read.features, read.masses, read.names, read.rows, read.loadings)
+        return Table(printable(options.path), read.times, read.features, read.masses, read.names, read.rows, read.loadings)
     if not stat.S_ISREG(mode) or extension not in READERS:
         raise UserError(f"data.path={options.path!r}: expected {ACCEPTED}{ADVICE.get(extension, '')}")
     if options.embedding is not None:
@@ -145,8 +150,8 @@ def _read(options: SnapshotsConfig, say: Callable[[str], None] | None, loadings:
 
 
 @dataclass
-class _Table:
-    """The contents of a file.
+class Table:
+    """The rows of a file.
 
     Attributes:
         name: name of the file, for messages.
@@ -167,7 +172,7 @@ class _Table:
     loadings: Loadings | None = None
 
 
-def _check_values(table: _Table) -> None:
+def _check_values(table: Table) -> None:
     """Refuse numbers that are not finite or too large, and masses that are not positive."""
     time_name, feature_names, mass_name = table.names
     columns = [(time_name, table.times), (mass_name, table.masses)]
@@ -177,7 +182,7 @@ def _check_values(table: _Table) -> None:
     check_masses(table.name, mass_name, table.masses, table.rows)
 
 
-def _split(table: _Table, options: SnapshotsConfig) -> Snapshots:
+def _split(table: Table, options: SnapshotsConfig) -> Snapshots:
     """Split the rows by time, and compute their masses."""
     known, counts = np.unique(table.times, return_counts=True)
     if len(known) < 2:
@@ -195,7 +200,7 @@ def _split(table: _Table, options: SnapshotsConfig) -> Snapshots:
     return Snapshots(known.tolist(), points, shares, table.name, options.paired, table.loadings)
 
 
-def _read_npz(file: Path, options: SnapshotsConfig) -> _Table:
+def _read_npz(file: Path, options: SnapshotsConfig) -> Table:
     name = printable(options.path)
     try:
         with open_regular(file) as opened, zipfile.ZipFile(opened) as archive:
@@ -224,7 +229,7 @@ def _read_npz(file: Path, options: SnapshotsConfig) -> _Table:
             f"{name} holds {options.mass_key} of shape {masses.shape} and {layout[0]} of shape {times.shape}: expected the same"
         )
     columns = [f"{layout[1]}[:, {column}]" for column in range(features.shape[1])]
-    return _Table(name, times, features, masses, (layout[0], columns, options.mass_key or ""), range(len(times)))
+    return Table(name, times, features, masses, (layout[0], columns, options.mass_key or ""), range(len(times)))
 
 
 def _array(archive: zipfile.ZipFile, key: str, name: str) -> np.ndarray:
@@ -247,7 +252,7 @@ def _array(archive: zipfile.ZipFile, key: str, name: str) -> np.ndarray:
         return np.asarray(np.lib.format.read_array(opened, allow_pickle=False), dtype=np.float64)
 
 
-def _read_csv(file: Path, options: SnapshotsConfig) -> _Table:
+def _read_csv(file: Path, options: SnapshotsConfig) -> Table:
     name = printable(options.path)
     try:
         with open_regular(file) as raw:
@@ -262,7 +267,7 @@ def _read_csv(file: Path, options: SnapshotsConfig) -> _Table:
         raise UserError(f"cannot read {name}: {error.strerror or error}") from None
 
 
-def _parse_csv(opened: TextIO, name: str, options: SnapshotsConfig) -> _Table:
+def _parse_csv(opened: TextIO, name: str, options: SnapshotsConfig) -> Table:
     """Parse a table. The separator is the most frequent one in its header: comma, semicolon or tab."""
     first = opened.readline(MAX_HEADER)
     if len(first) == MAX_HEADER:
@@ -287,7 +292,7 @@ def _parse_csv(opened: TextIO, name: str, options: SnapshotsConfig) -> _Table:
     masses = np.ones(len(table)) if options.mass_key is None else table[:, special[1]]
     features = [printable(column) for place, column in enumerate(header) if place not in special]
     names = (printable(options.time_key), features, printable(options.mass_key or ""))
-    return _Table(name, table[:, special[0]], np.delete(table, special, axis=1), masses, names, numbers)
+    return Table(name, table[:, special[0]], np.delete(table, special, axis=1), masses, names, numbers)
 
 
 def _check_header(header: Sequence[str], name: str, options: SnapshotsConfig) -> None:
@@ -314,7 +319,7 @@ def _number(value: str, name: str, row: int, column: str) -> float:
         raise UserError(f"{name}, row {row}, {shortened(column)}: {shortened(value)!r} is not a number{comma}{open_quote}") from None
 
 
-READERS: dict[str, Callable[[Path, SnapshotsConfig], _Table]] = {".npz": _read_npz, ".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv}
+READERS: dict[str, Callable[[Path, SnapshotsConfig], Table]] = {".npz": _read_npz, ".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv}
 """Functions that read a table, by the extension of the file."""
 
 ACCEPTED = "a .csv (or .tsv, .txt), .npz or .h5ad of points at several times"

@@ -21,7 +21,7 @@ from amgen.model.checkpoints import ACTION, ema_name, find, rate_text, verify
 from amgen.model.weights_file import FORMAT, digest, load_tensors, read_config, read_metadata, reading, save_tensors
 
 LOADINGS = "loadings:"
-"""Start of the names of the tensors of an exported file that are the loadings of principal components. The checksum is that of the others."""
+"""Start of the names of those tensors of an exported file that are loadings of principal components. The checksum is that of the others."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from rich.console import Console
 
-from amgen.config import Config, SimulatedConfig, change
+from amgen.config import Config, SimulatedConfig, SnapshotsConfig, change
 from amgen.core.errors import AmgenError, UserError
 from amgen.core.files import make_folder
 from amgen.data import Loadings, SnapshotDataset, open_dataset
@@ -76,10 +76,12 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
 
 def _known_loadings(config: Config, run: Path, restart: bool) -> Loadings | None:
     """Return the loadings of principal components that the run was started with, so that it goes on with the same coordinates."""
-    wanted = getattr(config.data, "embedding", None) == "pca" and not restart and (run / LOADINGS).exists()
-    found = Loadings.load(run / LOADINGS) if wanted else None
+    data = config.data
+    if restart or not isinstance(data, SnapshotsConfig) or data.embedding != "pca" or not (run / LOADINGS).exists():
+        return None
+    found = Loadings.load(run / LOADINGS)
     # Those of a run with other options, which `prepare_run` refuses, would not fit.
-    return found if found is not None and found.dimension == config.data.dimension else None
+    return found if found.dimension == data.dimension else None
 
 
 def _from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:

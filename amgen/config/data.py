@@ -127,8 +127,8 @@ class SnapshotsConfig(PopulationConfig):
     kind: Literal["snapshots"] = Field("snapshots", description="A table of points at several times.")
     path: str = Field(
         min_length=1,
-        description="A .csv (or .tsv, .txt) with a header, an .npz with `times` and `points` or with `sample_labels` and `pcs`, or an AnnData "
-        "file (.h5ad, or a folder .zarr).",
+        description="A .csv (or .tsv, .txt) with a header, an .npz with `times` and `points` or with `sample_labels` and `pcs`, or an "
+        "AnnData file (.h5ad, or a folder .zarr).",
         json_schema_extra=MAY_CHANGE,
     )
     dimension: Positive = Field(le=1_000_000, description="Number of feature columns to use, the first ones, or of principal components.")

@@ -186,7 +186,7 @@ def _split(table: Table, options: SnapshotsConfig) -> Snapshots:
     """Split the rows by time, and compute their masses."""
     known, counts = np.unique(table.times, return_counts=True)
     if len(known) < 2:
-        raise UserError(f"{table.name} holds one time, {known[0]:g}: expected several")
+        raise UserError(f"{table.name} holds one time: expected several")
     if options.paired and len(set(counts)) > 1:
         raise UserError(
             f"data.paired, but the times of {table.name} have {first_few(counts)} rows: expected the same number of rows at each time"

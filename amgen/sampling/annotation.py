@@ -170,7 +170,6 @@ def _text(element: Any) -> str:
 def _settings(model: TrainedAction, options: SnapshotsConfig, write: WriteOptions, sampling: SamplingConfig | None) -> dict[str, Any]:
     """Return what the values depend on, as text for uns."""
     solver = model.config.sampling if sampling is None else sampling
-    changes = {key: str(value) for key, value in asdict(write).items() if key not in ("fate", "fates")}
     return {
         "weights": model.weights,
         "weights_sha256": model.weights_sha256,
@@ -183,7 +182,7 @@ def _settings(model: TrainedAction, options: SnapshotsConfig, write: WriteOption
         "solver": f"{solver.solver}, {solver.steps} steps, tolerance {solver.tolerance:g}",
         "fate_column": write.fates or "",
         "fate_options": ", ".join(f"{key} {value}" for key, value in asdict(write.fate).items()),
-        **changes,
+        "options": f"key {write.key}, genes {write.genes}, trajectories {write.trajectories}",
         "config": model.config.to_yaml(),
         "units": f"velocity in the units of the embedding, growth in 1, both divided by the unit of obs[{options.time_key!r}]",
     }

@@ -206,8 +206,8 @@ def carry(
     backward = wanted[0] < start
     if backward and is_noisy(model):
         raise UserError(
-            f"times {wanted[0]:g} before {start:g}: noisy dynamics (sigma > 0) cannot be simulated backward, since where a cell came from is "
-            "not determined: start at an earlier time"
+            f"times {wanted[0]:g} before {start:g}: noisy dynamics (sigma > 0) cannot be simulated backward, since where a cell came from "
+            "is not determined: start at an earlier time"
         )
     ordered = wanted[::-1] if backward else wanted
     moved = ordered if ordered[0] == start else [start, *ordered]

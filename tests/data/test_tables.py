@@ -105,9 +105,9 @@ def empty(folder: Path) -> Path:
     [
         (lambda folder: folder / "none.csv", {}, "none.csv' does not exist: give a .csv "),
         (
-            lambda folder: csv_file(folder).rename(folder / "cells.h5ad"),
+            lambda folder: csv_file(folder).rename(folder / "cells.loom"),
             {},
-            "expected a .csv .*AnnData file, save times and points with numpy.savez",
+            "expected a .csv .*read_loom.*writes an .h5ad",
         ),
         (csv_file, {}, "data.time_key='time': .*cells.csv has no such column: it has day, x, weight, y, z"),
         (csv_file, {"time_key": "day", "mass_key": "wight"}, r"data.mass_key='wight'.*\(did you mean 'weight'\?\)"),

@@ -111,7 +111,12 @@ def test_growth_backward_is_the_inverse_of_growth_forward() -> None:
     [
         (2.0, [7.0], [], "times 7: the model knows 2 to 6: give times within"),
         (4.0, [2.0, 6.0], [], "times 2 to 6 are on both sides of the start 4"),
-        (6.0, [2.0], ["dynamics.kind=entropic", "dynamics.schedule=constant", "loss.form=marginal"], r"noisy dynamics \(sigma > 0\) cannot be simulated backward"),
+        (
+            6.0,
+            [2.0],
+            ["dynamics.kind=entropic", "dynamics.schedule=constant", "loss.form=marginal"],
+            r"noisy dynamics \(sigma > 0\) cannot be simulated backward",
+        ),
     ],
 )
 def test_impossible_times(start: float, times: list[float], overrides: list[str], message: str) -> None:

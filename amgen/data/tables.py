@@ -134,7 +134,7 @@ def _read(options: SnapshotsConfig, say: Callable[[str], None] | None, loadings:
     """Read the rows that `data.max_cells` leaves."""
     file, mode = locate(options.path, f": give {ACCEPTED}")
     extension = file.suffix.lower()
-    if extension == ".h5ad" or (extension == ".zarr" and stat.S_ISDIR(mode)):
+    if (extension == ".h5ad" and stat.S_ISREG(mode)) or (extension == ".zarr" and stat.S_ISDIR(mode)):
         read = read_annotated(file, options, say, loadings)
         return Table(printable(options.path), read.times, read.features, read.masses, read.names, read.rows, read.loadings)
     if not stat.S_ISREG(mode) or extension not in READERS:

@@ -22,7 +22,7 @@ def arrows(points: np.ndarray, velocities: np.ndarray) -> tuple[np.ndarray, np.n
     low, high = points.min(axis=0), points.max(axis=0)
     grid = np.stack(np.meshgrid(*np.linspace(low, high, CELLS).T), axis=-1).reshape(-1, 2)
     width = ((high - low) / CELLS).mean()
-    near = [cell for cell in cKDTree(points).query_ball_point(grid, 2 * width)]
+    near = cKDTree(points).query_ball_point(grid, 2 * width)
     kept = [place for place, rows in enumerate(near) if len(rows) >= 3]
     means = []
     for place in kept:

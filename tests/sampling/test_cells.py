@@ -284,6 +284,26 @@ def test_genes_as_coordinates(tmp_path: Path) -> None:
     assert np.isnan(after.layers["velocity"][:, 3:]).all()
 
 
+def test_times_with_fewer_cells_than_a_group_of_the_coupling(tmp_path: Path) -> None:
+    run = train(tmp_path, "data.embedding=X_pca", "coupling.group=128")
+    assert config.load(str(run / "config.yaml")).coupling.group == 128
+
+
+def test_a_run_of_a_table_writes_into_a_file_with_the_same_coordinates(tmp_path: Path) -> None:
+    """A run that was trained on a .csv of principal components, and cells whose obsm has them."""
+    cells = anndata.read_h5ad(table(tmp_path))
+    times = cells.obs["day"].str.removeprefix("day ").astype(float)
+    frame = pd.DataFrame({"samples": times.to_numpy(), **{f"x{place}": cells.obsm["X_pca"][:, place] for place in range(3)}})
+    frame.to_csv(tmp_path / "cells.csv", index=False)
+    given = [f"data.path={tmp_path / 'cells.csv'}", "data.dimension=3", *SHORT]
+    assert run_cli("train", "cells", *sets(given), "--run-dir", tmp_path / "run").code == 0
+    place = ["--data", tmp_path / "cells.h5ad", "--time-key", "day", "--out", tmp_path / "y.h5ad"]
+    outcome = run_cli("cells", "write", tmp_path / "run", *place)
+    assert outcome.code == 0, outcome.err
+    expected = cell_dynamics(sampling.load(tmp_path / "run"), cells.obsm["X_pca"], times.to_numpy()).velocity
+    np.testing.assert_allclose(anndata.read_h5ad(tmp_path / "y.h5ad").obsm["velocity_pca"], expected, rtol=1e-5)
+
+
 def test_a_folder_of_zarr(components: Path, tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     table(tmp_path, "cells.zarr")

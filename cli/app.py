@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import encode, eval_bpd, eval_fid, export, reference_stats, report, sample, schema, terminal, train
+from . import cells, encode, eval_bpd, eval_fid, export, reference_stats, report, sample, schema, terminal, train
 from .options import debug_requested
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("eval-bpd")(eval_bpd.eval_bpd)
 app.command("reference-stats")(reference_stats.reference_stats)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.add_typer(cells.cells, name="cells", no_args_is_help=True)
 app.command("presets")(schema.presets)
 app.command("config")(schema.config)
 

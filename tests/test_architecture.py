@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("core",),
-    ("config",),
+    ("config", "transport"),
     ("data",),
     ("actions", "paths"),
     ("dynamics", "solvers"),

@@ -82,7 +82,7 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a small trained run runs/digits, photographs in photos/ and images.zip, and a table of cells, as the current one."""
+    """A folder with a small trained run runs/digits, photographs in photos/ and images.zip, and two tables of cells, as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AMGEN_CACHE", str(tmp_path / "cache"))
     shutil.copytree(trained, tmp_path / "runs" / "digits")
@@ -98,7 +98,20 @@ def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     rows = [[time, *(random.normal(size=10) + time)] for time in range(4) for _ in range(24)]
     header = ",".join(["samples", *(f"d{column}" for column in range(1, 11))])
     np.savetxt("cells.csv", rows, delimiter=",", header=header, comments="")
+    write_cells(random)
     return tmp_path
+
+
+def write_cells(random: np.random.Generator) -> None:
+    """Write cells.h5ad: 72 cells of 12 genes at 3 times."""
+    import anndata
+    import pandas as pd
+
+    days = np.repeat([10.0, 10.5, 11.0], 24)
+    labels = pd.Categorical(random.choice(["Epithelial", "Stromal"], len(days)))
+    table = pd.DataFrame({"day": pd.Categorical(days), "cell_type": labels}, index=[f"cell{row}" for row in range(len(days))])
+    genes = pd.DataFrame(index=[f"gene{place}" for place in range(12)])
+    anndata.AnnData(X=random.normal(size=(len(days), 12)).astype(np.float32) + days[:, None], obs=table, var=genes).write_h5ad("cells.h5ad")
 
 
 # Commands
@@ -112,6 +125,9 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
     with group.make_context("amgen", list(arguments)) as context:
         command = group.get_command(context, arguments[0])  # type: ignore[attr-defined]
         assert command is not None, f"amgen has no command {arguments[0]}"
+        if hasattr(command, "commands"):  # a group of commands, such as amgen cells
+            assert arguments[1] in command.commands, f"amgen {arguments[0]} has no command {arguments[1]}"
+            command, arguments = command.commands[arguments[1]], arguments[1:]
         with command.make_context(arguments[0], arguments[1:], parent=context) as inner:
             return dict(inner.params)
 

@@ -34,6 +34,8 @@ ALSO_WITH_EXAMPLES = (
     "amgen.config:load",
     "amgen.data:Units",
     "amgen.data:open_dataset",
+    "amgen.data:Loadings",
+    "amgen.data.annotated:numbers",
     "amgen.data:training_stream",
     "amgen.evaluation.distances:mmd_squared",
     "amgen.evaluation.distances:wasserstein",
@@ -54,6 +56,7 @@ ALSO_WITH_EXAMPLES = (
     "amgen.sampling:effective_sample_size",
     "amgen.sampling:generate_all",
     "amgen.sampling:resample",
+    "amgen.sampling.cells:cell_dynamics",
     "amgen.sampling.populations:simulate_population",
 )
 """Further names that have an example: functions, classes or methods, as module:name, such as amgen.sampling:Model.sample."""

@@ -3,7 +3,7 @@
 A run is described by one `Config`, read from a preset or a YAML file and changed with `--set section.key=value`. Unknown keys, wrong types
 and impossible combinations are refused here, before anything is built. No torch is imported by this package.
 
-- `data`, `parts`, `stages`: the sections: the data; what is learned; training, sampling and evaluation
+- `data`, `parts`, `dynamics`, `stages`: the sections of the options
 - `options`, `run`: all sections together, and Config, which checks them
 - `combinations`: which options do not fit together, and what to do instead
 - `reading`: load: presets, YAML files and --set
@@ -13,18 +13,15 @@ and impossible combinations are refused here, before anything is built. No torch
 
 from amgen.config.base import MAY_CHANGE, NOT_PREPARATION, Section
 from amgen.config.data import AnyDataConfig, DataConfig, MassesConfig, PopulationConfig, SimulatedConfig, SnapshotsConfig
+from amgen.config.dynamics import BalancedConfig, ConvexConfig, DynamicsConfig, EntropicConfig, UnbalancedConfig
 from amgen.config.parts import (
     MAX_MASK,
     ActionConfig,
     AdaptiveTimesConfig,
     AnyActionConfig,
-    BalancedConfig,
     ColourisationPathConfig,
     ConditionalLossConfig,
-    ConvexConfig,
     CouplingConfig,
-    DynamicsConfig,
-    EntropicConfig,
     HeatPathConfig,
     IndependentCouplingConfig,
     InPaintingPathConfig,
@@ -34,15 +31,17 @@ from amgen.config.parts import (
     MLPConfig,
     OptimalTransportCouplingConfig,
     PathConfig,
+    QuadratureTimesConfig,
     SnapshotsPathConfig,
     StratifiedTimesConfig,
     SuperResolutionPathConfig,
     TimesConfig,
     TorusPathConfig,
     TrigonometricPathConfig,
-    UnbalancedConfig,
     UniformTimesConfig,
     VPPathConfig,
+    WFRCouplingConfig,
+    WFRPathConfig,
 )
 from amgen.config.reading import apply_overrides, change, load, parse, preset_names, preset_summary, read_yaml
 from amgen.config.run import Config
@@ -83,6 +82,7 @@ __all__ = [
     "OptimalTransportCouplingConfig",
     "PathConfig",
     "PopulationConfig",
+    "QuadratureTimesConfig",
     "SamplingConfig",
     "Section",
     "SimulatedConfig",
@@ -97,6 +97,8 @@ __all__ = [
     "UnbalancedConfig",
     "UniformTimesConfig",
     "VPPathConfig",
+    "WFRCouplingConfig",
+    "WFRPathConfig",
     "apply_overrides",
     "change",
     "load",

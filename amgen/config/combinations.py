@@ -9,8 +9,10 @@ from amgen.config.parts import (
     ColourisationPathConfig,
     InPaintingPathConfig,
     MarginalLossConfig,
+    QuadratureTimesConfig,
     SnapshotsPathConfig,
     SuperResolutionPathConfig,
+    WFRPathConfig,
 )
 from amgen.core.names import ODE_SOLVERS, SDE_SOLVERS, VP_TRACE
 
@@ -26,6 +28,22 @@ def mismatches(config: Options) -> Iterator[str]:
         yield "evaluation.metrics=[nearest] cannot decide which weights are best: add another metric, such as fid"
     if isinstance(loss, MarginalLossConfig) and loss.probes != 1 and dynamics.kind != "entropic":
         yield f"loss.probes={loss.probes} is for the Laplacian of entropic dynamics, not for dynamics.kind={dynamics.kind}: leave it out"
+    if config.times.kind == "quadrature" and isinstance(loss, MarginalLossConfig) and loss.boundaries == "independent":
+        yield (
+            "times.kind=quadrature lets the boundary terms of each pair cancel its interior, which loss.boundaries=independent prevents: "
+            "set loss.boundaries=paired, or times.kind=stratified"
+        )
+    if isinstance(loss, MarginalLossConfig) and loss.cells:
+        if loss.boundaries == "independent":
+            yield (
+                f"loss.cells={loss.cells} takes the boundary terms on the path of each sample, not of others (boundaries=independent): "
+                "set loss.boundaries=paired, or loss.cells=0"
+            )
+        if isinstance(config.times, QuadratureTimesConfig) and config.times.rule != "antithetic":
+            yield (
+                f"times.rule={config.times.rule} has weights that do not sum to the lengths of the cells (loss.cells={loss.cells}): set "
+                "times.kind=stratified, times.rule=antithetic, or loss.cells=0"
+            )
     yield from _solver_mismatches(config)
     if config.sampling.guidance != 1 and not config.action.label_dropout:
         yield (
@@ -56,8 +74,12 @@ def _image_mismatches(config: Options, data: DataConfig) -> Iterator[str]:
     """Yield a message for each combination of options that does not work for images."""
     path, dynamics, loss, coupling = config.path, config.dynamics, config.loss, config.coupling
     conditional = loss.form == "conditional"
-    if path.kind == "snapshots" or config.action.kind == "mlp":
-        yield f"path.kind={path.kind}, action.kind={config.action.kind}: snapshots and mlp are for points: set data.kind=snapshots"
+    if path.kind in ("snapshots", "wfr") or config.action.kind == "mlp":
+        yield f"path.kind={path.kind}, action.kind={config.action.kind}: snapshots, wfr and mlp are for points: set data.kind=snapshots"
+    if coupling.kind == "wfr":
+        yield "coupling.kind=wfr pairs the snapshots of a population, not noise with images: set coupling.kind=ot"
+    if dynamics.kind == "unbalanced" and dynamics.delta == "auto":
+        yield "dynamics.delta=auto is measured from the snapshots of a population, not from images: set dynamics.rate"
     if isinstance(path, ColourisationPathConfig) and data.channels != 3:
         yield f"path.kind=colourisation needs colours, not data.channels={data.channels}: set data.channels=3"
     if isinstance(path, ColourisationPathConfig) and path.schedule == "vp" and path.noise < 10 * VP_TRACE:
@@ -117,14 +139,26 @@ def _image_mismatches(config: Options, data: DataConfig) -> Iterator[str]:
 def _population_mismatches(config: Options, data: SnapshotsConfig | SimulatedConfig) -> Iterator[str]:
     """Yield a message for each combination of options that does not work for a population of points."""
     path, dynamics, conditional = config.path, config.dynamics, config.loss.form == "conditional"
-    if not isinstance(path, SnapshotsPathConfig) or config.action.kind != "mlp":
+    if not isinstance(path, SnapshotsPathConfig | WFRPathConfig) or config.action.kind != "mlp":
         yield (
-            f"path.kind={path.kind}, action.kind={config.action.kind} are for images: set path.kind=snapshots and action.kind=mlp for "
-            f"data.kind={data.kind}"
+            f"path.kind={path.kind}, action.kind={config.action.kind} are for images: set path.kind=snapshots (or wfr) and action.kind=mlp "
+            f"for data.kind={data.kind}"
         )
         return
-    if config.coupling.kind == "ot" and data.paired:
-        yield "coupling.kind=ot would separate the rows of a particle (data.paired): set coupling.kind=independent"
+    if config.coupling.kind != "independent" and data.paired:
+        yield f"coupling.kind={config.coupling.kind} would separate the rows of a particle (data.paired): set coupling.kind=independent"
+    if (path.kind == "wfr") != (config.coupling.kind == "wfr"):
+        yield (
+            f"path.kind={path.kind} and coupling.kind={config.coupling.kind} do not go together: geodesics need the pairs of a plan: "
+            "set both to wfr, or none"
+        )
+    if path.kind == "wfr" and data.period is not None:
+        yield f"path.kind=wfr is not for points on a torus (data.period={data.period:g}): set path.kind=snapshots and coupling.kind=ot"
+    if path.kind == "wfr" and data.weighted and dynamics.kind != "unbalanced":
+        yield (
+            f"path.kind=wfr with masses that change needs growth, which dynamics.kind={dynamics.kind} has not: "
+            "set dynamics.kind=unbalanced, or path.kind=snapshots"
+        )
     if dynamics.kind == "entropic" and not path.noise:
         if conditional:
             yield "dynamics.kind=entropic with loss.form=conditional needs path.noise above 0, for the score: set it, or loss.form=marginal"
@@ -156,8 +190,8 @@ def _solver_mismatches(config: Options) -> Iterator[str]:
         yield f"sampling.noise_level={level} is for balanced dynamics, not dynamics.kind={dynamics.kind}: leave it at 0"
     if level and config.path.kind == "torus":
         yield f"sampling.noise_level={level} needs a path that is Gaussian given the data, which path.kind=torus is not: leave it at 0"
-    if level and config.path.kind == "snapshots":
-        yield f"sampling.noise_level={level} needs a path that starts from noise, which path.kind=snapshots does not: leave it at 0"
+    if level and config.path.kind in ("snapshots", "wfr"):
+        yield f"sampling.noise_level={level} needs a path that starts from noise, unlike path.kind={config.path.kind}: leave it at 0"
     if level and config.coupling.kind == "ot":
         yield (
             f"sampling.noise_level={level} needs noise that is independent of the data, which it is not with coupling.kind=ot: "

@@ -127,12 +127,28 @@ class SnapshotsConfig(PopulationConfig):
     kind: Literal["snapshots"] = Field("snapshots", description="A table of points at several times.")
     path: str = Field(
         min_length=1,
-        description="A .csv (or .tsv, .txt) with a header, or an .npz with `times` and `points` or with `sample_labels` and `pcs`.",
+        description="A .csv (or .tsv, .txt) with a header, an .npz with `times` and `points` or with `sample_labels` and `pcs`, or an "
+        "AnnData file (.h5ad, or a folder .zarr).",
         json_schema_extra=MAY_CHANGE,
     )
-    dimension: Positive = Field(le=1_000_000, description="Number of feature columns to use; the first ones are taken.")
-    time_column: str = Field("time", description="Column of a .csv that holds the times.")
-    mass_column: str | None = Field(None, description="Column of a .csv, or array of an .npz, that holds the mass of each row.")
+    dimension: Positive = Field(le=1_000_000, description="Number of feature columns to use, the first ones, or of principal components.")
+    embedding: str | None = Field(
+        None,
+        min_length=1,
+        description="Coordinates of the cells of an AnnData file: a key of obsm; X, the genes; or pca, principal components of X, computed "
+        "from the cells of the times to train on. null: X_pca.",
+    )
+    time_key: str = Field(
+        "time",
+        description="Column of a .csv, or of the obs of an AnnData file, that holds the times: numbers, or labels such as 'day 10.5'.",
+    )
+    mass_key: str | None = Field(
+        None, description="Column of a .csv, or of the obs of an AnnData file, or array of an .npz, that holds the mass of each row."
+    )
+    max_cells: Positive | None = Field(
+        None,
+        description="Most rows to train on: each time keeps the same share of its rows, chosen at random, and its total mass. null: all.",
+    )
     hold_out: float | None = Field(None, description="A time between the first and the last that is not trained on, for evaluation.")
     paired: bool = Field(False, description="Row i of every time is the same particle.")
     mass_from_counts: bool = Field(
@@ -143,12 +159,12 @@ class SnapshotsConfig(PopulationConfig):
     @property
     def weighted(self) -> bool:
         """Whether masses differ between points or times."""
-        return self.mass_from_counts or self.mass_column is not None
+        return self.mass_from_counts or self.mass_key is not None
 
     @model_validator(mode="after")
     def _options_fit(self) -> "SnapshotsConfig":
-        if self.mass_from_counts and self.mass_column is not None:
-            raise ValueError("data.mass_from_counts and data.mass_column each say what the masses are: leave one out")
+        if self.mass_from_counts and self.mass_key is not None:
+            raise ValueError("data.mass_from_counts and data.mass_key each say what the masses are: leave one out")
         if self.period is not None and self.standardize != "none":
             raise ValueError(f"data.standardize={self.standardize} would change the period of the columns: set data.standardize=none")
         return self

@@ -4,13 +4,12 @@ from pydantic import Field
 
 from amgen.config.base import Section
 from amgen.config.data import AnyDataConfig, DataConfig
+from amgen.config.dynamics import BalancedConfig, DynamicsConfig
 from amgen.config.parts import (
     ActionConfig,
     AnyActionConfig,
-    BalancedConfig,
     ConditionalLossConfig,
     CouplingConfig,
-    DynamicsConfig,
     IndependentCouplingConfig,
     LinearPathConfig,
     LossConfig,

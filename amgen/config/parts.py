@@ -1,10 +1,11 @@
-"""The sections that say what is learned: path, coupling, dynamics, times, action and loss."""
+"""The sections that say what is learned: path, coupling, times, action and loss."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Tag, field_validator, model_validator
 
 from amgen.config.base import LARGEST_IMAGE, Fraction, Positive, Rate, Section, by
+from amgen.core.checks import quadrature_problem
 from amgen.core.errors import UserError
 from amgen.core.names import (
     ADAPTIVE_TIMES_BINS,
@@ -18,6 +19,8 @@ from amgen.core.names import (
     MLP_GAIN,
     MLP_TIME_FREQUENCY,
     OT_GROUP,
+    QUADRATURE_NODES,
+    QUADRATURE_RULE,
     REGION,
     SCHEDULE,
     SUPER_RESOLUTION_FACTOR,
@@ -25,6 +28,8 @@ from amgen.core.names import (
     UNET_TIME_FREQUENCY,
     VP_BETA_MAX,
     VP_BETA_MIN,
+    WFR_GROUP,
+    QuadratureRule,
     Region,
     ScheduleName,
     TimeWeightName,
@@ -135,6 +140,15 @@ class SnapshotsPathConfig(Section):
     )
 
 
+class WFRPathConfig(Section):
+    """Between the snapshots of a population, with growth."""
+
+    kind: Literal["wfr"] = Field("wfr", description="Wasserstein-Fisher-Rao geodesics between points of consecutive snapshots.")
+    noise: float = Field(
+        0.0, ge=0, description="Standard deviation of Gaussian noise on every point, in standardized coordinates; it smooths the marginals."
+    )
+
+
 PathConfig = Annotated[
     Annotated[LinearPathConfig, Tag("linear")]
     | Annotated[VPPathConfig, Tag("vp")]
@@ -144,7 +158,8 @@ PathConfig = Annotated[
     | Annotated[ColourisationPathConfig, Tag("colourisation")]
     | Annotated[HeatPathConfig, Tag("heat")]
     | Annotated[TorusPathConfig, Tag("torus")]
-    | Annotated[SnapshotsPathConfig, Tag("snapshots")],
+    | Annotated[SnapshotsPathConfig, Tag("snapshots")]
+    | Annotated[WFRPathConfig, Tag("wfr")],
     by("kind", "linear"),
 ]
 
@@ -165,48 +180,24 @@ class OptimalTransportCouplingConfig(Section):
     )
 
 
-CouplingConfig = Annotated[
-    Annotated[IndependentCouplingConfig, Tag("independent")] | Annotated[OptimalTransportCouplingConfig, Tag("ot")],
-    by("kind", "independent"),
-]
+class WFRCouplingConfig(Section):
+    """Whole snapshots are paired by unbalanced optimal transport."""
 
-
-class BalancedConfig(Section):
-    """dx/dt = grad s."""
-
-    kind: Literal["balanced"] = Field("balanced", description="Action Matching: samples follow the velocity grad s.")
-
-
-class EntropicConfig(Section):
-    """dx = grad s dt + sigma(t) dW."""
-
-    kind: Literal["entropic"] = Field("entropic", description="Entropic Action Matching: an SDE with drift grad s and noise sigma(t).")
-    sigma: float = Field(1.0, gt=0, description="Scale of the noise.")
-    schedule: Literal["constant", "1-t", "sqrt(a)"] = Field(
-        "sqrt(a)", description="sigma(t): sigma, sigma (1 - t), or sigma sqrt(a_t) with a_t the noise scale of the path."
+    kind: Literal["wfr"] = Field(
+        "wfr",
+        description="Unbalanced optimal transport between neighbouring snapshots as a whole; without growth, balanced optimal transport.",
+    )
+    # A dense matrix of costs: 4 GB in single precision at this bound.
+    group: Annotated[int, Field(ge=100, le=32_768)] = Field(
+        WFR_GROUP, description="Most points of a time that are solved together, 100 to 32,768; larger snapshots are divided at random."
     )
 
 
-class UnbalancedConfig(Section):
-    """dx/dt = grad s, d(log weight)/dt = rate s."""
-
-    kind: Literal["unbalanced"] = Field("unbalanced", description="Unbalanced Action Matching: samples also gain and lose mass.")
-    rate: float = Field(0.01, gt=0, description="lambda, the growth rate per unit of s. A small one makes growth costly and motion cheap.")
-
-
-class ConvexConfig(Section):
-    """dx/dt = grad c*(grad s)."""
-
-    kind: Literal["convex"] = Field("convex", description="Action Matching for the transport cost |v|^p / p.")
-    power: float = Field(2.0, gt=1, description="p of the cost; 2 is Action Matching.")
-
-
-DynamicsConfig = Annotated[
-    Annotated[BalancedConfig, Tag("balanced")]
-    | Annotated[EntropicConfig, Tag("entropic")]
-    | Annotated[UnbalancedConfig, Tag("unbalanced")]
-    | Annotated[ConvexConfig, Tag("convex")],
-    by("kind", "balanced"),
+CouplingConfig = Annotated[
+    Annotated[IndependentCouplingConfig, Tag("independent")]
+    | Annotated[OptimalTransportCouplingConfig, Tag("ot")]
+    | Annotated[WFRCouplingConfig, Tag("wfr")],
+    by("kind", "independent"),
 ]
 
 
@@ -220,6 +211,28 @@ class StratifiedTimesConfig(Section):
     """Times that cover the interval evenly."""
 
     kind: Literal["stratified"] = Field("stratified", description="One time from each of batch_size equal parts of [0, 1).")
+
+
+class QuadratureTimesConfig(Section):
+    """The same pair at the nodes of a quadrature rule in t."""
+
+    kind: Literal["quadrature"] = Field(
+        "quadrature", description="The nodes of a rule for the integral over t, the same pair at all of them; for the marginal form."
+    )
+    rule: QuadratureRule = Field(
+        QUADRATURE_RULE,
+        description="antithetic: two random nodes in each cell, symmetric about its centre; gauss, simpson: fixed nodes.",
+    )
+    nodes: Annotated[int, Field(ge=1, le=1024)] = Field(
+        QUADRATURE_NODES,
+        description="Nodes on [0, 1], or between two neighbouring times of a population: even for antithetic, odd for simpson.",
+    )
+
+    @model_validator(mode="after")
+    def _rule_has_nodes(self) -> "QuadratureTimesConfig":
+        if problem := quadrature_problem(self.rule, self.nodes):
+            raise ValueError(problem)
+        return self
 
 
 class AdaptiveTimesConfig(Section):
@@ -239,7 +252,8 @@ class AdaptiveTimesConfig(Section):
 TimesConfig = Annotated[
     Annotated[UniformTimesConfig, Tag("uniform")]
     | Annotated[StratifiedTimesConfig, Tag("stratified")]
-    | Annotated[AdaptiveTimesConfig, Tag("adaptive")],
+    | Annotated[AdaptiveTimesConfig, Tag("adaptive")]
+    | Annotated[QuadratureTimesConfig, Tag("quadrature")],
     by("kind", "stratified"),
 ]
 
@@ -308,6 +322,13 @@ class MarginalLossConfig(Section):
     weight: TimeWeightName = Field(TIME_WEIGHT, description="w(t), the weight of time t.")
     boundaries: Literal["paired", "independent"] = Field(
         "paired", description="Samples at t = 0 and t = 1: from the same pairs as those between, or from other pairs."
+    )
+    cells: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Cells of [0, 1], or between two neighbouring times of a population: a sample has its boundary terms at the ends of "
+        "its cell, which lowers the variance. 0: at t = 0 and t = 1 only.",
     )
     probes: int = Field(1, ge=0, le=10_000, description="Rademacher probes for the Laplacian of entropic dynamics; 0 for its exact value.")
 

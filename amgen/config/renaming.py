@@ -12,6 +12,8 @@ from amgen.core.errors import UserError
 
 RENAMED: dict[str, str] = {
     "data.counts": "data.mass_from_counts",
+    "data.mass_column": "data.mass_key",
+    "data.time_column": "data.time_key",
     "data.whiten": "data.standardize",
 }
 """Old dotted key of an option or a section to its new one."""

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 from amgen.core.errors import UserError, unknown
+from amgen.core.names import QuadratureRule
 
 FORMATS = ("png", "npz")
 
@@ -127,3 +129,16 @@ def parse_between(text: str) -> tuple[int, int]:
         shown = text if len(text) <= 60 else f"{text[:60]}..."
         raise UserError(f"--between {shown!r}: expected two different indices such as 3,8, none above 2^62")
     return first, last
+
+
+def quadrature_problem(rule: str, nodes: int) -> str | None:
+    """Return why a rule cannot have so many nodes, and what to do; None if it can."""
+    if rule not in get_args(QuadratureRule):
+        return f"times.rule={rule}: expected one of {', '.join(get_args(QuadratureRule))}"
+    if nodes < 1:
+        return f"times.nodes={nodes}: expected at least 1"
+    if rule == "antithetic" and nodes % 2:
+        return f"times.nodes={nodes}: times.rule=antithetic has two nodes in each cell: give an even number, such as {nodes + 1}"
+    if rule == "simpson" and (nodes < 3 or nodes % 2 == 0):
+        return f"times.nodes={nodes}: times.rule=simpson needs an odd number of at least 3: give {max(3, nodes + 1)}"
+    return None

@@ -62,6 +62,10 @@ HEAT_BLUR = 4.0
 HEAT_NOISE = 0.1
 
 OT_GROUP = 64
+WFR_GROUP = 4000
+"""Most points of a snapshot that a plan of transport is solved for at once: 0.4 GB of memory and some 5 seconds on one core."""
+
+GROWTH_RATE = 0.01
 
 MassInterpolation = Literal["linear", "geometric"]
 """How masses change between t = 0 and t = 1."""
@@ -75,6 +79,11 @@ ADAPTIVE_TIMES_BINS = 32
 ADAPTIVE_TIMES_MEMORY = 4_410.0
 """Half-life of the sums that the density of times is made of, in images."""
 ADAPTIVE_TIMES_FLOOR = 0.01
+
+QuadratureRule = Literal["antithetic", "gauss", "simpson"]
+"""Rules for the integral over t."""
+QUADRATURE_RULE: QuadratureRule = "antithetic"
+QUADRATURE_NODES = 2
 
 MetricName = Literal["fid", "kid", "is", "prc", "nearest"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)

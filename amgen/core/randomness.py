@@ -43,6 +43,10 @@ class Purpose(IntEnum):
     BOUNDARY_DROPOUT = 19
     SNAPSHOT = 20
     SIMULATION = 21
+    TRANSPORT_GROUPS = 22
+    SUBSAMPLE = 23
+    FATE = 24
+    PAIR = 25
 
 
 _WORD = 2**64 - 1

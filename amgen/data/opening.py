@@ -8,6 +8,7 @@ from amgen.config import DataConfig, SimulatedConfig, SnapshotsConfig
 from amgen.core.errors import UserError, nearest
 from amgen.data.dataset import ImageDataset
 from amgen.data.files import FolderSource, ZipSource
+from amgen.data.loadings import Loadings
 from amgen.data.locating import locate
 from amgen.data.named import NAMED
 from amgen.data.snapshots import SnapshotDataset
@@ -17,15 +18,17 @@ from amgen.data.tables import read_table
 
 
 @overload
-def open_dataset(options: DataConfig, say: Callable[[str], None] | None = None) -> ImageDataset: ...
-@overload
-def open_dataset(options: SnapshotsConfig | SimulatedConfig, say: Callable[[str], None] | None = None) -> SnapshotDataset: ...
+def open_dataset(options: DataConfig, say: Callable[[str], None] | None = None, loadings: Loadings | None = None) -> ImageDataset: ...
 @overload
 def open_dataset(
-    options: DataConfig | SnapshotsConfig | SimulatedConfig, say: Callable[[str], None] | None = None
+    options: SnapshotsConfig | SimulatedConfig, say: Callable[[str], None] | None = None, loadings: Loadings | None = None
+) -> SnapshotDataset: ...
+@overload
+def open_dataset(
+    options: DataConfig | SnapshotsConfig | SimulatedConfig, say: Callable[[str], None] | None = None, loadings: Loadings | None = None
 ) -> ImageDataset | SnapshotDataset: ...
 def open_dataset(
-    options: DataConfig | SnapshotsConfig | SimulatedConfig, say: Callable[[str], None] | None = None
+    options: DataConfig | SnapshotsConfig | SimulatedConfig, say: Callable[[str], None] | None = None, loadings: Loadings | None = None
 ) -> ImageDataset | SnapshotDataset:
     """Open the images, read the table or simulate the population that the options describe.
 
@@ -33,6 +36,7 @@ def open_dataset(
         options: the section `data` of a configuration.
         say: takes lines about the progress of reading, and about data that is left out or changed. In a job with several processes give it
             to one of them only.
+        loadings: those of a run whose coordinates are principal components; computed from the data otherwise.
 
     Raises:
         UserError: if the data is missing or damaged, or does not fit the options.
@@ -48,7 +52,7 @@ def open_dataset(
     """
     if isinstance(options, DataConfig):
         return ImageDataset(open_source(options, say), options, say)
-    return SnapshotDataset(read_table(options) if isinstance(options, SnapshotsConfig) else simulate(options), options)
+    return SnapshotDataset(read_table(options, say, loadings) if isinstance(options, SnapshotsConfig) else simulate(options), options)
 
 
 def open_source(options: DataConfig, say: Callable[[str], None] | None = None) -> ImageSource:

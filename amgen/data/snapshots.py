@@ -25,6 +25,7 @@ class SnapshotDataset:
         whole: the same with the time that is held out.
         units: the map between the points' own coordinates and the standardized ones.
         labels: zeros, int64 (N,), since points have no classes.
+        tables: for each time to train on the standardized points and their masses, float32 (N_k, D + 1).
 
     Raises:
         UserError: if the points do not fit the options.
@@ -42,17 +43,17 @@ class SnapshotDataset:
             raise UserError(f"data.origin has {len(self.units.origin)} numbers: expected data.dimension={dimension}")
         self.labels = torch.zeros(len(self), dtype=torch.int64)
         weighted = zip(self.source.points, self.source.masses, strict=True)
-        # For each time a table (N_k, D + 1): points and their masses. Where points are paired, one tensor (N, K + 1, D + 1) of all tuples.
-        self._tables = [
+        # Where points are paired, also one tensor (N, K + 1, D + 1) of all tuples.
+        self.tables = [
             torch.cat([self.units.transform(torch.as_tensor(points)), torch.as_tensor(masses)[:, None].float()], dim=1)
             for points, masses in weighted
         ]
-        if not all(table.isfinite().all() and (table[:, -1] > 0).all() for table in self._tables):
+        if not all(table.isfinite().all() and (table[:, -1] > 0).all() for table in self.tables):
             raise UserError(
                 f"{whole.description} holds points or masses that are infinite in single precision, or masses that are zero: "
                 "rescale the columns"
             )
-        self._tuples = torch.stack(self._tables, dim=1) if self.source.paired else None
+        self._tuples = torch.stack(self.tables, dim=1) if self.source.paired else None
 
     def __len__(self) -> int:
         """Return the number of points at the first time, where generation starts."""
@@ -75,12 +76,12 @@ class SnapshotDataset:
         """
         if self._tuples is not None:
             return self._tuples[rows[0]]
-        return torch.stack([table[chosen] for table, chosen in zip(self._tables, rows, strict=True)], dim=1)
+        return torch.stack([table[chosen] for table, chosen in zip(self.tables, rows, strict=True)], dim=1)
 
     def floats(self, indices: Sequence[int]) -> Tensor:
         """Return tuple i, made of row i (modulo the number of rows) of every time, for each of `indices`, (B, K + 1, D + 1)."""
         index = torch.as_tensor(indices)
-        return self.tuples([index % len(table) for table in self._tables])
+        return self.tuples([index % len(table) for table in self.tables])
 
     def record(self) -> dict[str, Any]:
         """Return the options that the data decides, for the configuration of the run: `times`, `origin` and `axes`."""

@@ -1,4 +1,4 @@
-"""Snapshots of a population at several times, and the tables that they are read from: .csv and .npz."""
+"""Snapshots of a population at several times, and the tables that they are read from: .csv, .npz and AnnData files."""
 
 import csv
 import hashlib
@@ -22,14 +22,14 @@ from amgen.config import SnapshotsConfig
 from amgen.core.decoding import open_regular
 from amgen.core.errors import UserError, nearest, printable
 from amgen.core.memory import free_bytes
+from amgen.data.annotated import read_annotated
+from amgen.data.checking import check_masses, check_numbers, chosen_rows
+from amgen.data.loadings import Loadings
 from amgen.data.locating import locate
 from amgen.data.messages import first_few, shortened
 
 LAYOUTS = (("times", "points"), ("sample_labels", "pcs"))
 """Names of the arrays of an .npz that hold times (N,) and features (N, D). The second pair is that of the embryoid-body data set."""
-
-LARGEST = 1e30
-"""Largest absolute value of a number. Single precision ends at 3e38, and distances are squared in double precision."""
 
 MAX_HEADER = 1 << 22
 """Most characters of a header."""
@@ -48,6 +48,7 @@ class Snapshots:
         masses: for each time k, weights of the points, (N_k,). Their mean is the total mass, in units of that of the first time.
         description: what the points are and where they come from, for messages and reports.
         paired: whether row i of every time is the same particle.
+        loadings: mean and loadings of principal components that were computed from gene expression, or None.
     """
 
     times: Sequence[float]
@@ -55,6 +56,7 @@ class Snapshots:
     masses: Sequence[np.ndarray]
     description: str
     paired: bool = False
+    loadings: Loadings | None = None
 
     classes: Sequence[str] = ("",)
     """Points have no classes: all of them are of one class."""
@@ -67,7 +69,7 @@ class Snapshots:
         """
         places = [self.place(time, "data.times") for time in times]
         points, masses = ([values[place] for place in places] for values in (self.points, self.masses))
-        return Snapshots(list(times), points, masses, self.description, self.paired)
+        return Snapshots(list(times), points, masses, self.description, self.paired, self.loadings)
 
     def place(self, time: float, option: str) -> int:
         """Return the position of a time.
@@ -91,8 +93,13 @@ class Snapshots:
         return digest.hexdigest()
 
 
-def read_table(options: SnapshotsConfig) -> Snapshots:
+def read_table(options: SnapshotsConfig, say: Callable[[str], None] | None = None, loadings: Loadings | None = None) -> Snapshots:
     """Read the table that the options name.
+
+    Args:
+        options: the section `data` of a configuration.
+        say: takes a line about gene expression that looks like raw counts.
+        loadings: for `data.embedding=pca` the loadings of a run, which are computed from the table otherwise.
 
     Raises:
         UserError: if there is no such file, or it does not hold what the options say.
@@ -102,29 +109,49 @@ def read_table(options: SnapshotsConfig) -> Snapshots:
         >>> from amgen.config import SnapshotsConfig
         >>> from amgen.data.tables import read_table
         >>> _ = Path("cells.csv").write_text("day,gene_1,gene_2\\n0,1.0,2.0\\n0,1.5,2.5\\n3,4.0,0.5\\n")
-        >>> cells = read_table(SnapshotsConfig(path="cells.csv", time_column="day", dimension=2))
+        >>> cells = read_table(SnapshotsConfig(path="cells.csv", time_key="day", dimension=2))
         >>> cells.times
         [0.0, 3.0]
         >>> [points.shape for points in cells.points]
         [(2, 2), (1, 2)]
     """
-    file, mode = locate(options.path, f": give {ACCEPTED}")
-    extension = file.suffix.lower()
-    if not stat.S_ISREG(mode) or extension not in READERS:
-        raise UserError(f"data.path={options.path!r}: expected {ACCEPTED}{ADVICE.get(extension, '')}")
-    table = READERS[extension](file, options)
+    return _split(read_cells(options, say, loadings), options)
+
+
+def read_cells(options: SnapshotsConfig, say: Callable[[str], None] | None = None, loadings: Loadings | None = None) -> "Table":
+    """Read and check the rows of the table, in its order, which may be of one time only. Arguments and errors are those of `read_table`."""
+    table = _read(options, say, loadings)
     if len(table.times) == 0:
         raise UserError(f"{table.name} holds no rows: expected points at several times")
     if table.features.shape[1] < options.dimension:
         raise UserError(f"data.dimension={options.dimension} but {table.name} has {table.features.shape[1]} columns of features")
     table.features = table.features[:, : options.dimension]
     _check_values(table)
-    return _split(table, options)
+    return table
+
+
+def _read(options: SnapshotsConfig, say: Callable[[str], None] | None, loadings: Loadings | None) -> "Table":
+    """Read the rows that `data.max_cells` leaves."""
+    file, mode = locate(options.path, f": give {ACCEPTED}")
+    extension = file.suffix.lower()
+    if (extension == ".h5ad" and stat.S_ISREG(mode)) or (extension == ".zarr" and stat.S_ISDIR(mode)):
+        read = read_annotated(file, options, say, loadings)
+        return Table(printable(options.path), read.times, read.features, read.masses, read.names, read.rows, read.loadings)
+    if not stat.S_ISREG(mode) or extension not in READERS:
+        raise UserError(f"data.path={options.path!r}: expected {ACCEPTED}{ADVICE.get(extension, '')}")
+    if options.embedding is not None:
+        raise UserError(f"data.embedding={options.embedding!r} is for AnnData files, and {printable(options.path)} is none: leave it out")
+    table = READERS[extension](file, options)
+    if options.max_cells is not None:
+        _check_values(table)
+        rows, table.masses = chosen_rows(table.times, table.masses, options)
+        table.times, table.features, table.rows = table.times[rows], table.features[rows], [table.rows[row] for row in rows]
+    return table
 
 
 @dataclass
-class _Table:
-    """The contents of a file.
+class Table:
+    """The rows of a file.
 
     Attributes:
         name: name of the file, for messages.
@@ -133,6 +160,7 @@ class _Table:
         masses: float64 (N,).
         names: names of the columns for messages: of the times, of each feature, of the masses.
         rows: number of each row in the file, for messages.
+        loadings: of principal components, or None.
     """
 
     name: str
@@ -141,31 +169,20 @@ class _Table:
     masses: np.ndarray
     names: tuple[str, Sequence[str], str]
     rows: Sequence[int]
+    loadings: Loadings | None = None
 
 
-def _check_values(table: _Table) -> None:
+def _check_values(table: Table) -> None:
     """Refuse numbers that are not finite or too large, and masses that are not positive."""
     time_name, feature_names, mass_name = table.names
     columns = [(time_name, table.times), (mass_name, table.masses)]
     columns += [(name, table.features[:, place]) for place, name in enumerate(feature_names[: table.features.shape[1]])]
     for name, values in columns:
-        wrong = ~(np.abs(values) <= LARGEST)
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise UserError(
-                f"{table.name}, row {table.rows[row]}, {name}: {values[row]:g}: expected numbers that are finite, at most {LARGEST:g} "
-                f"({wrong.sum():,} are not): correct or remove those rows"
-            )
-    wrong = table.masses <= 0
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise UserError(
-            f"{table.name}, row {table.rows[row]}, {mass_name}: {table.masses[row]:g}: expected masses that are positive "
-            f"({wrong.sum():,} are not): remove those rows"
-        )
+        check_numbers(table.name, name, values, table.rows)
+    check_masses(table.name, mass_name, table.masses, table.rows)
 
 
-def _split(table: _Table, options: SnapshotsConfig) -> Snapshots:
+def _split(table: Table, options: SnapshotsConfig) -> Snapshots:
     """Split the rows by time, and compute their masses."""
     known, counts = np.unique(table.times, return_counts=True)
     if len(known) < 2:
@@ -180,10 +197,10 @@ def _split(table: _Table, options: SnapshotsConfig) -> Snapshots:
     # A row is sampled with probability 1 / N_k and has the mass m. With the weight m N_k / M_0, the first time has a total mass of 1.
     total = masses[0].sum()
     shares = [here * len(here) / total if options.weighted else np.ones(len(here)) for here in masses]
-    return Snapshots(known.tolist(), points, shares, table.name, options.paired)
+    return Snapshots(known.tolist(), points, shares, table.name, options.paired, table.loadings)
 
 
-def _read_npz(file: Path, options: SnapshotsConfig) -> _Table:
+def _read_npz(file: Path, options: SnapshotsConfig) -> Table:
     name = printable(options.path)
     try:
         with open_regular(file) as opened, zipfile.ZipFile(opened) as archive:
@@ -192,11 +209,11 @@ def _read_npz(file: Path, options: SnapshotsConfig) -> _Table:
             if layout is None:
                 wanted = " or ".join(f"{times} and {points}" for times, points in LAYOUTS)
                 raise UserError(f"{name} holds {first_few(names) or 'nothing'}: expected {wanted}")
-            if options.mass_column is not None and options.mass_column not in names:
-                close = nearest(options.mass_column, names)
-                raise UserError(f"{name} has no array data.mass_column={options.mass_column!r}{close}: it has {first_few(names)}")
+            if options.mass_key is not None and options.mass_key not in names:
+                close = nearest(options.mass_key, names)
+                raise UserError(f"{name} has no array data.mass_key={options.mass_key!r}{close}: it has {first_few(names)}")
             times, features = (_array(archive, key, name) for key in layout)
-            masses = np.ones(times.shape) if options.mass_column is None else _array(archive, options.mass_column, name)
+            masses = np.ones(times.shape) if options.mass_key is None else _array(archive, options.mass_key, name)
     except UserError:
         raise
     # For damaged archives zipfile and NumPy raise many classes of errors: BadZipFile, EOFError, zlib.error, RuntimeError, SyntaxError.
@@ -209,10 +226,10 @@ def _read_npz(file: Path, options: SnapshotsConfig) -> _Table:
         )
     if masses.shape != times.shape:
         raise UserError(
-            f"{name} holds {options.mass_column} of shape {masses.shape} and {layout[0]} of shape {times.shape}: expected the same"
+            f"{name} holds {options.mass_key} of shape {masses.shape} and {layout[0]} of shape {times.shape}: expected the same"
         )
     columns = [f"{layout[1]}[:, {column}]" for column in range(features.shape[1])]
-    return _Table(name, times, features, masses, (layout[0], columns, options.mass_column or ""), range(len(times)))
+    return Table(name, times, features, masses, (layout[0], columns, options.mass_key or ""), range(len(times)))
 
 
 def _array(archive: zipfile.ZipFile, key: str, name: str) -> np.ndarray:
@@ -235,7 +252,7 @@ def _array(archive: zipfile.ZipFile, key: str, name: str) -> np.ndarray:
         return np.asarray(np.lib.format.read_array(opened, allow_pickle=False), dtype=np.float64)
 
 
-def _read_csv(file: Path, options: SnapshotsConfig) -> _Table:
+def _read_csv(file: Path, options: SnapshotsConfig) -> Table:
     name = printable(options.path)
     try:
         with open_regular(file) as raw:
@@ -250,7 +267,7 @@ def _read_csv(file: Path, options: SnapshotsConfig) -> _Table:
         raise UserError(f"cannot read {name}: {error.strerror or error}") from None
 
 
-def _parse_csv(opened: TextIO, name: str, options: SnapshotsConfig) -> _Table:
+def _parse_csv(opened: TextIO, name: str, options: SnapshotsConfig) -> Table:
     """Parse a table. The separator is the most frequent one in its header: comma, semicolon or tab."""
     first = opened.readline(MAX_HEADER)
     if len(first) == MAX_HEADER:
@@ -271,11 +288,11 @@ def _parse_csv(opened: TextIO, name: str, options: SnapshotsConfig) -> _Table:
     except csv.Error as error:
         raise UserError(f"{name}, row {reader.line_num}: {error}: is a quote open?") from None
     table = np.asarray(values, dtype=np.float64).reshape(len(numbers), len(header))
-    special = [header.index(column) for column in (options.time_column, options.mass_column) if column is not None]
-    masses = np.ones(len(table)) if options.mass_column is None else table[:, special[1]]
+    special = [header.index(column) for column in (options.time_key, options.mass_key) if column is not None]
+    masses = np.ones(len(table)) if options.mass_key is None else table[:, special[1]]
     features = [printable(column) for place, column in enumerate(header) if place not in special]
-    names = (printable(options.time_column), features, printable(options.mass_column or ""))
-    return _Table(name, table[:, special[0]], np.delete(table, special, axis=1), masses, names, numbers)
+    names = (printable(options.time_key), features, printable(options.mass_key or ""))
+    return Table(name, table[:, special[0]], np.delete(table, special, axis=1), masses, names, numbers)
 
 
 def _check_header(header: Sequence[str], name: str, options: SnapshotsConfig) -> None:
@@ -286,11 +303,11 @@ def _check_header(header: Sequence[str], name: str, options: SnapshotsConfig) ->
     twice = sorted(column for column, count in Counter(header).items() if count > 1)
     if twice:
         raise UserError(f"{name} has several columns of the name {first_few(twice)}: rename them or leave them out")
-    for option, column in (("data.time_column", options.time_column), ("data.mass_column", options.mass_column)):
+    for option, column in (("data.time_key", options.time_key), ("data.mass_key", options.mass_key)):
         if column is not None and column not in header:
             raise UserError(f"{option}={column!r}: {name} has no such column{nearest(column, header)}: it has {first_few(header)}")
-    if options.time_column == options.mass_column:
-        raise UserError(f"data.time_column and data.mass_column are both {options.time_column!r}: expected two columns")
+    if options.time_key == options.mass_key:
+        raise UserError(f"data.time_key and data.mass_key are both {options.time_key!r}: expected two columns")
 
 
 def _number(value: str, name: str, row: int, column: str) -> float:
@@ -302,13 +319,14 @@ def _number(value: str, name: str, row: int, column: str) -> float:
         raise UserError(f"{name}, row {row}, {shortened(column)}: {shortened(value)!r} is not a number{comma}{open_quote}") from None
 
 
-READERS: dict[str, Callable[[Path, SnapshotsConfig], _Table]] = {".npz": _read_npz, ".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv}
+READERS: dict[str, Callable[[Path, SnapshotsConfig], Table]] = {".npz": _read_npz, ".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv}
 """Functions that read a table, by the extension of the file."""
 
-ACCEPTED = "a .csv (or .tsv, .txt) or .npz of points at several times"
+ACCEPTED = "a .csv (or .tsv, .txt), .npz or .h5ad of points at several times"
 
 ADVICE = {
-    ".h5ad": "; from an AnnData file, save times and points with numpy.savez",
+    ".zarr": "; the folder that adata.write_zarr makes, or an .h5ad",
+    ".loom": "; anndata.io.read_loom(...).write_h5ad(...) writes an .h5ad",
     ".parquet": "; pandas.read_parquet(...).to_csv(..., index=False) writes a .csv",
     ".npy": "; numpy.savez writes an .npz",
 }

@@ -220,20 +220,32 @@ class MarginalLoss(ActionMatchingLoss):
         return LossTerms(boundary + interior / sample.density, interior.detach(), terms)
 
     def _boundary(self, sample: PathSample) -> Tensor:
-        """Return w(0) m_0 s_0(x_0) - w(1) m_1 s_1(x_1), (B,), by one pass over the ends with a positive weight."""
+        """Return w(0) m_0 s_0(x_0) - w(1) m_1 s_1(x_1), (B,), by one pass over the ends with a positive weight.
+
+        If the boundary is that of a cell [a, b] of times, it is that of a and b, divided by (b - a) p(t): see `amgen.paths.cells`.
+        """
         boundary = sample.boundary
         if boundary is None:
             raise ValueError("the marginal form needs samples of both ends: path.sample(..., boundary=True)")
-        ends = [
-            (0.0, self.weight.at_start, boundary.start, boundary.start_mass),
-            (1.0, -self.weight.at_end, boundary.end, boundary.end_mass),
-        ]
-        ends = [end for end in ends if end[1] != 0]
+        ends: list[tuple[Tensor, float | Tensor, Tensor, Tensor | None]]
+        if boundary.cell is None:
+            both = [
+                (0.0, self.weight.at_start, boundary.start, boundary.start_mass),
+                (1.0, -self.weight.at_end, boundary.end, boundary.end_mass),
+            ]
+            ends = [(torch.full_like(sample.t, time), sign, x, mass) for time, sign, x, mass in both if sign != 0]
+        else:
+            first, last = boundary.cell
+            scale = 1 / ((last - first) * sample.density)
+            ends = [
+                (first, self.weight(first) * scale, boundary.start, boundary.start_mass),
+                (last, -self.weight(last) * scale, boundary.end, boundary.end_mass),
+            ]
         if not ends:
             return torch.zeros_like(sample.t)
         count = len(ends)
         action = self.action(
-            torch.cat([torch.full_like(sample.t, time) for time, *_ in ends]),
+            torch.cat([time for time, *_ in ends]),
             torch.cat([x for _, _, x, _ in ends]),
             None if boundary.label is None else boundary.label.repeat(count),
             None if boundary.condition is None else boundary.condition.repeat(count, 1, 1, 1),

@@ -1,5 +1,6 @@
 """Build the parts of a model from its configuration: one function for each section."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,7 @@ from amgen.config import (
     MarginalLossConfig,
     MLPConfig,
     OptimalTransportCouplingConfig,
+    QuadratureTimesConfig,
     SimulatedConfig,
     SnapshotsConfig,
     SnapshotsPathConfig,
@@ -28,6 +30,7 @@ from amgen.config import (
     UnbalancedConfig,
     UniformTimesConfig,
     VPPathConfig,
+    WFRPathConfig,
 )
 from amgen.core.errors import UserError
 from amgen.core.randomness import Purpose, derive_seed
@@ -35,6 +38,7 @@ from amgen.dynamics import Balanced, ConvexCost, DynamicsType, Entropic, Unbalan
 from amgen.losses import TIME_WEIGHTS, ActionMatchingLoss, ConditionalLoss, MarginalLoss, TimeWeight
 from amgen.paths import (
     AdaptiveTimes,
+    Cells,
     ColourisationPath,
     Coupling,
     HeatPath,
@@ -44,6 +48,7 @@ from amgen.paths import (
     Masses,
     OptimalTransportCoupling,
     Path,
+    QuadratureTimes,
     SnapshotPath,
     StratifiedTimes,
     SuperResolutionPath,
@@ -52,6 +57,7 @@ from amgen.paths import (
     TrigonometricPath,
     UniformTimes,
     VPPath,
+    WFRPath,
     make_schedule,
 )
 
@@ -148,11 +154,24 @@ def build_path(config: Config) -> Path:
             return TorusPath()
         case SnapshotsPathConfig() as options:
             data = _points(config)
-            if data.times is None:
-                raise UserError("data.times are not known yet: they are recorded when a run is trained (amgen.data's `record`)")
-            return SnapshotPath(data.times, options.noise, data.weighted, data.period)
+            return SnapshotPath(_known_times(config), options.noise, data.weighted, data.period)
+        case WFRPathConfig() as options:
+            return WFRPath(_known_times(config), growth_scale_of(config), options.noise, isinstance(config.dynamics, UnbalancedConfig))
         case _:
             return LinearPath()
+
+
+def _known_times(config: Config) -> list[float]:
+    """Return the times of the snapshots, which training records."""
+    times = _points(config).times
+    if times is None:
+        raise UserError("data.times are not known yet: they are recorded when a run is trained (amgen.data's `record`)")
+    return times
+
+
+def growth_scale_of(config: Config) -> float:
+    """Return the length scale of growth, 1 / sqrt(lambda); infinite for dynamics without growth."""
+    return config.dynamics.growth_rate**-0.5 if isinstance(config.dynamics, UnbalancedConfig) else math.inf
 
 
 def build_coupling(config: Config) -> Coupling:
@@ -164,15 +183,38 @@ def build_coupling(config: Config) -> Coupling:
 
 
 def build_times(config: Config) -> TimeSampler:
-    """Return the sampler of training times."""
+    """Return the sampler of training times.
+
+    Raises:
+        UserError: if a batch is smaller than the nodes of one pair.
+    """
     match config.times:
         case AdaptiveTimesConfig() as options:
             memory = options.memory if options.memory < 1 else 0.5 ** (config.training.batch_size / options.memory)
             return AdaptiveTimes(options.bins, memory, options.floor)
+        case QuadratureTimesConfig() as options:
+            times = QuadratureTimes(options.rule, options.nodes, _breaks(build_path(config)))
+            if times.group > config.training.batch_size:
+                raise UserError(
+                    f"training.batch_size={config.training.batch_size} is less than the {times.group} nodes of a pair (times.nodes="
+                    f"{options.nodes}): raise it, or lower times.nodes"
+                )
+            return times
         case UniformTimesConfig():
             return UniformTimes()
         case _:
             return StratifiedTimes()
+
+
+def build_cells(config: Config, path: Path) -> Cells | None:
+    """Return the cells of times at whose ends the marginal form has its boundary terms; None for t = 0 and t = 1."""
+    loss = config.loss
+    return Cells(loss.cells, _breaks(path)) if isinstance(loss, MarginalLossConfig) and loss.cells else None
+
+
+def _breaks(path: Path) -> list[float]:
+    """Return the times, from 0 to 1, where a path may have kinks: those of the snapshots of a population."""
+    return path.times.tolist() if isinstance(path, SnapshotPath) else [0.0, 1.0]
 
 
 def build_dynamics(config: Config, path: Path) -> DynamicsType:
@@ -181,7 +223,7 @@ def build_dynamics(config: Config, path: Path) -> DynamicsType:
         case EntropicConfig() as options:
             return Entropic(_sigma(options, path))
         case UnbalancedConfig() as options:
-            return Unbalanced(options.rate)
+            return Unbalanced(options.growth_rate)
         case ConvexConfig() as options:
             return ConvexCost(options.power)
         case _:

@@ -4,6 +4,7 @@ RUN/checkpoints/step-00003125/
     action.safetensors      the weights, with the configuration in the metadata
     ema-44300.safetensors   averaged weights, one file for each rate of training.ema
     optimizer.safetensors   the optimiser's state, keyed by parameter
+    neighbourhood.safetensors   for a population: points that the action was trained on, see amgen.paths.neighbourhood
     state.json              the progress of the training
     manifest.json           SHA-256 of each of the other files
 RUN/checkpoints/best/       the same for the weights with the best evaluation, and their evaluation.json
@@ -30,6 +31,9 @@ ACTION = "action"
 
 BEST = "best"
 """Name of the checkpoint with the best evaluation."""
+
+NEIGHBOURHOOD = "neighbourhood"
+"""Name of the file with the neighbourhood of the training data of a population; older checkpoints have none."""
 
 NAME = re.compile(r"step-(\d{1,18})")
 """Names of the other checkpoints."""
@@ -67,12 +71,14 @@ class Checkpoint:
         progress: the progress of the training.
         weights: state dicts by name, `action` and `ema-RATE`.
         optimizer: state of the optimiser, `parameter:entry` to tensor.
+        neighbourhood: tensors of `amgen.paths.Neighbourhood`; empty for images.
     """
 
     config: Config
     progress: Progress
     weights: Mapping[str, Mapping[str, Tensor]]
     optimizer: Mapping[str, Tensor]
+    neighbourhood: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def rate_text(rate: float) -> str:
@@ -111,6 +117,8 @@ def save(run: Path, checkpoint: Checkpoint, name: str | None = None, notes: Mapp
         for name, tensors in checkpoint.weights.items():
             save_tensors(folder / f"{name}.safetensors", tensors, metadata)
         save_tensors(folder / "optimizer.safetensors", checkpoint.optimizer, None)
+        if checkpoint.neighbourhood:
+            save_tensors(folder / f"{NEIGHBOURHOOD}.safetensors", checkpoint.neighbourhood, None)
         (folder / "state.json").write_text(json.dumps(asdict(progress)))
         for file, note in (notes or {}).items():
             (folder / file).write_text(json.dumps(note))
@@ -136,9 +144,22 @@ def load(folder: Path) -> Checkpoint:
     action, optimizer = folder / f"{ACTION}.safetensors", folder / "optimizer.safetensors"
     config, progress = read_config(action), _read_progress(folder / "state.json")
     with reading(folder, _fall_back(folder)):
-        files = [file for file in sorted(folder.glob("*.safetensors")) if file != optimizer]
+        files = [file for file in sorted(folder.glob("*.safetensors")) if file.stem not in (optimizer.stem, NEIGHBOURHOOD)]
     weights = {file.stem: load_tensors(file) for file in files}
-    return Checkpoint(config, progress, weights, load_tensors(optimizer))
+    return Checkpoint(config, progress, weights, load_tensors(optimizer), read_neighbourhood(folder))
+
+
+def read_neighbourhood(folder: Path) -> Mapping[str, Tensor]:
+    """Return the tensors of the neighbourhood of the training data in a checkpoint; empty if it has none.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    file = folder / f"{NEIGHBOURHOOD}.safetensors"
+    if not file.is_file():
+        return {}
+    verify(folder, [file.name])
+    return load_tensors(file)
 
 
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:

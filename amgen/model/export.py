@@ -5,7 +5,7 @@ An exported file is one weights file (safetensors). Its metadata have the config
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,8 +15,13 @@ from amgen.config import Config
 from amgen.core.checks import check_export
 from amgen.core.errors import UserError
 from amgen.core.files import make_folder, replacing
-from amgen.model.checkpoints import ACTION, ema_name, find, rate_text, verify
+from amgen.data.loadings import FILE as LOADINGS_FILE
+from amgen.data.loadings import Loadings
+from amgen.model.checkpoints import ACTION, NEIGHBOURHOOD, ema_name, find, rate_text, read_neighbourhood, verify
 from amgen.model.weights_file import FORMAT, digest, load_tensors, read_config, read_metadata, reading, save_tensors
+
+LOADINGS = "loadings:"
+"""Start of the names of those tensors of an exported file that are loadings of principal components. The checksum is that of the others."""
 
 
 @dataclass
@@ -31,6 +36,8 @@ class Weights:
         images: number of images that they were trained on.
         source: the checkpoint or the exported file.
         sha256: their checksum, see `amgen.model.weights_file.digest`.
+        neighbourhood: tensors of `amgen.paths.Neighbourhood`; empty for images and for runs of earlier versions.
+        loadings: of the principal components that are the coordinates of the points, or None.
     """
 
     config: Config
@@ -40,6 +47,8 @@ class Weights:
     images: int
     source: Path
     sha256: str
+    neighbourhood: Mapping[str, Tensor] = field(default_factory=dict)
+    loadings: Loadings | None = None
 
 
 def read_weights(source: Path, ema: float | None = None, raw: bool = False) -> Weights:
@@ -67,7 +76,8 @@ def read_weights(source: Path, ema: float | None = None, raw: bool = False) -> W
     file = folder / f"{name}.safetensors"
     verify(folder, [file.name])
     metadata, tensors = read_metadata(file), load_tensors(file)
-    return Weights(config, name, tensors, metadata["step"], metadata["images"], folder, digest(tensors))
+    neighbourhood, loadings = read_neighbourhood(folder), _loadings(config, folder)
+    return Weights(config, name, tensors, metadata["step"], metadata["images"], folder, digest(tensors), neighbourhood, loadings)
 
 
 def export(weights: Weights, file: Path) -> None:
@@ -81,10 +91,13 @@ def export(weights: Weights, file: Path) -> None:
         **{"format": FORMAT, "config": weights.config.model_dump(mode="json"), "step": weights.step, "images": weights.images},
         **{"weights": weights.name, "sha256": weights.sha256},
     }
+    neighbourhood = {f"{NEIGHBOURHOOD}.{name}": tensor for name, tensor in weights.neighbourhood.items()}
     make_folder(file.parent)
     with replacing(file) as temporary:
         try:
-            save_tensors(temporary, weights.tensors, {"amgen": json.dumps(contents)})
+            extra = {} if weights.loadings is None else weights.loadings.tensors()
+            extra = {LOADINGS + name: tensor for name, tensor in extra.items()}
+            save_tensors(temporary, {**weights.tensors, **neighbourhood, **extra}, {"amgen": json.dumps(contents)})
         except SafetensorError as error:  # raised for a full disk
             raise UserError(f"cannot write {file}: {error}") from None
 
@@ -97,10 +110,26 @@ def _read_exported(file: Path, ema: float | None, raw: bool) -> Weights:
     if (raw and name != ACTION) or wanted not in (None, name):
         raise UserError(f"{file} holds the weights {name} alone, not {ACTION if raw else wanted}: export those from their run")
     tensors = load_tensors(file)
+    neighbourhood, extra = _take(tensors, f"{NEIGHBOURHOOD}."), _take(tensors, LOADINGS)
     checksum = digest(tensors)
     if checksum != metadata["sha256"]:
         raise UserError(f"the weights in {file} are damaged (their SHA-256 differs from the one in its metadata): export them again")
-    return Weights(read_config(file), name, tensors, metadata["step"], metadata["images"], file, checksum)
+    with reading(file, "export it again"):
+        loadings = Loadings.from_tensors(extra) if extra else None
+    return Weights(read_config(file), name, tensors, metadata["step"], metadata["images"], file, checksum, neighbourhood, loadings)
+
+
+def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove the tensors whose names begin with a prefix, and return them by the rest of their names."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+
+
+def _loadings(config: Config, checkpoint: Path) -> Loadings | None:
+    """Return the loadings of the run that a checkpoint lies in, or that lie in the checkpoint itself; None if the run has none."""
+    if getattr(config.data, "embedding", None) != "pca":
+        return None
+    places = [checkpoint.parent.parent / LOADINGS_FILE, checkpoint / LOADINGS_FILE]
+    return Loadings.load(next((place for place in places if place.exists()), places[0]))
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

@@ -41,16 +41,17 @@ class Conditioning:
 
 @dataclass
 class Boundary:
-    """Samples of q_0 and q_1 for the boundary terms of the marginal form.
+    """Samples of q_0 and q_1 for the boundary terms of the marginal form, or of the marginals at the ends of cells.
 
     Attributes:
-        start: samples of q_0, (B, ...).
-        end: samples of q_1, same shape.
+        start: samples of q_0, (B, ...), or of the start of each sample's cell.
+        end: samples of q_1, same shape, or of the end of each sample's cell.
         label: class of each pair, int64 (B,), or None.
         condition: condition of each pair, (B, K, H, W), or None.
         dropout_seeds: seeds of the dropout masks of each pair, int32 (B, 2), or None.
         start_mass: mass of each pair at t = 0, (B,); None for ones.
         end_mass: mass of each pair at t = 1, (B,); None for ones.
+        cell: start and end of each sample's cell of times, both (B,); None for 0 and 1. See `amgen.paths.cells`.
     """
 
     start: Tensor
@@ -60,6 +61,7 @@ class Boundary:
     dropout_seeds: Tensor | None = None
     start_mass: Tensor | None = None
     end_mass: Tensor | None = None
+    cell: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass

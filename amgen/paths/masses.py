@@ -70,7 +70,8 @@ class Masses:
         """Return a sample with the masses of its pairs, and of the pairs of its boundary (by default the same pairs)."""
         ends = classes if boundary_classes is None else boundary_classes
         mass, growth = self(sample.t, classes)
-        start, end = self._ends.like(sample.t)[:, ends]
+        cell = None if sample.boundary is None else sample.boundary.cell
+        start, end = self._ends.like(sample.t)[:, ends] if cell is None else (self(time, ends)[0] for time in cell)
         boundary = None if sample.boundary is None else replace(sample.boundary, start_mass=start, end_mass=end)
         return replace(sample, mass=mass, growth=growth, boundary=boundary)
 

@@ -6,11 +6,23 @@ passes.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from amgen.core.names import ADAPTIVE_TIMES_BINS, ADAPTIVE_TIMES_FLOOR, ADAPTIVE_TIMES_MEMORY, BATCH_SIZE
+from amgen.core.checks import quadrature_problem
+from amgen.core.errors import UserError
+from amgen.core.names import (
+    ADAPTIVE_TIMES_BINS,
+    ADAPTIVE_TIMES_FLOOR,
+    ADAPTIVE_TIMES_MEMORY,
+    BATCH_SIZE,
+    QUADRATURE_NODES,
+    QUADRATURE_RULE,
+    QuadratureRule,
+)
 from amgen.core.randomness import Purpose, uniform
 
 
@@ -19,9 +31,11 @@ class TimeSampler(ABC):
 
     Attributes:
         adaptive: whether its density follows the losses: `learn` is then to be called after each step.
+        group: number of consecutive items of the training stream that share one pair of noise and data, at different times.
     """
 
     adaptive: bool = False
+    group: int = 1
 
     @abstractmethod
     def sample(self, seed: int, step: int, positions: range, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -88,6 +102,89 @@ class StratifiedTimes(TimeSampler):
         offset = uniform(seed, Purpose.TIME, [step])
         times = (torch.arange(positions.start, positions.stop, dtype=torch.float64) + offset) / batch_size
         return times, torch.ones_like(times)
+
+
+GOLDEN = 0x9E3779B97F4A7C15
+"""The golden ratio's fraction in units of 2^-64. Its multiples modulo 1 fill [0, 1) evenly."""
+
+
+class QuadratureTimes(TimeSampler):
+    """The nodes of a quadrature rule in t, the same pair of noise and data at all of them.
+
+    In marginal form the boundary terms of a pair are the integral of d/dt [w s_t(x_t)] along its path. With one time for each
+    pair, that integral and the derivatives in t differ by noise. At the nodes of a rule for the same pair they cancel, up to the error of
+    the rule. So n consecutive items share a pair. Item i of them has the time t_i and the density p_i = 1 / (n w_i), with w_i the weight of
+    the rule: the mean of f(t_i) / p_i is the rule for the integral of f.
+
+    The rule is composite: it is applied to each interval between two `breaks`, where paths may have kinks. On an interval of length h it is
+
+    - `antithetic`: cells of equal length; two nodes in each, at the same distance from its centre. The distance is uniform and is drawn
+      anew for each cell of each pair. Exact if f is linear in each cell, and unbiased for every f (Hammersley and Morton, 1956);
+    - `gauss`: the Gauss-Legendre nodes. Exact for polynomials of degree 2 nodes - 1; the error falls as h^(2 nodes);
+    - `simpson`: an odd number of equidistant nodes, with both ends. Exact for polynomials of degree 3; the error falls as h^4.
+
+    The nodes of `gauss` and `simpson` are fixed, so their errors do not average out, and the action is never trained between the nodes. An
+    action that varies fast in t can lower the loss without bound there: its derivative in t at the nodes is not tied to its change
+    between them.
+
+    Args:
+        rule: name of the rule.
+        nodes: nodes in each interval: even for `antithetic`, odd and at least 3 for `simpson`.
+        breaks: ends of the intervals, increasing from 0 to 1.
+
+    Raises:
+        UserError: if the rule cannot have so many nodes.
+
+    Example:
+        >>> from amgen.paths import QuadratureTimes
+        >>> times = QuadratureTimes("gauss", nodes=2, breaks=[0, 0.5, 1])
+        >>> t, density = times.sample(seed=0, step=0, positions=range(4), batch_size=4)
+        >>> [round(time, 3) for time in t.tolist()], density.tolist()
+        ([0.106, 0.394, 0.606, 0.894], [1.0, 1.0, 1.0, 1.0])
+        >>> times.group  # consecutive items that share a pair
+        4
+        >>> round(float((t**3 / density).mean()), 12)  # exact: the integral of t^3 is 1/4
+        0.25
+    """
+
+    def __init__(self, rule: QuadratureRule = QUADRATURE_RULE, nodes: int = QUADRATURE_NODES, breaks: Sequence[float] = (0.0, 1.0)):
+        if problem := quadrature_problem(rule, nodes):
+            raise UserError(problem)
+        ends = np.asarray(breaks, dtype=np.float64)
+        if len(ends) < 2 or ends[0] != 0 or ends[-1] != 1 or not (np.diff(ends) > 0).all():
+            raise ValueError(f"breaks {list(breaks)}: expected increasing numbers from 0 to 1")
+        self.rule = rule
+        self.nodes = nodes
+        self.group = nodes * (len(ends) - 1)
+        starts, lengths = ends[:-1, None], np.diff(ends)[:, None]
+        places, weights = _rule(rule, nodes)
+        self._places = (starts + lengths * places).ravel()
+        self._weights = (lengths * weights).ravel()
+        # Half the length of a cell, with the sign of the node: where it lies is drawn for each pair.
+        self._spread = (lengths * np.resize([-1.0, 1.0], nodes) / nodes).ravel() if rule == "antithetic" else None
+
+    def sample(self, seed: int, step: int, positions: range, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Return the nodes of the positions: a function of the seed and of the item's index step batch_size + position."""
+        items = step * batch_size + np.arange(positions.start, positions.stop, dtype=np.int64)
+        node = items % self.group
+        times = self._places[node]
+        if self._spread is not None:
+            cells = (items // 2).astype(np.uint64)  # groups are even, so a cell never spans two pairs
+            shares = (cells * np.uint64(GOLDEN) >> np.uint64(11)) * 2.0**-53 + float(uniform(seed, Purpose.TIME, [0]))
+            times = np.minimum(times + self._spread[node] * (shares % 1.0), np.nextafter(1.0, 0.0))
+        return torch.from_numpy(times), torch.from_numpy(1 / (self.group * self._weights[node]))
+
+
+def _rule(rule: QuadratureRule, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return places and weights of the nodes on [0, 1], each (nodes,); for `antithetic` the centres of their cells."""
+    if rule == "gauss":
+        places, weights = np.polynomial.legendre.leggauss(nodes)
+        return (places + 1) / 2, weights / 2
+    if rule == "simpson":
+        weights = np.resize([2.0, 4.0], nodes)
+        weights[[0, -1]] = 1
+        return np.linspace(0, 1, nodes), weights / (3 * (nodes - 1))
+    return (np.repeat(np.arange(nodes // 2), 2) + 0.5) / (nodes // 2), np.full(nodes, 1 / nodes)
 
 
 class AdaptiveTimes(StratifiedTimes):

@@ -311,7 +311,9 @@ def _read_checkpoints(place: Path, record: RunRecord) -> None:
             files = sorted(folder.iterdir())
             for file in files:
                 _check_regular(file)
-            weights = tuple(file.stem for file in files if file.suffix == ".safetensors" and file.stem != "optimizer")
+            weights = tuple(
+                file.stem for file in files if file.suffix == ".safetensors" and file.stem not in ("optimizer", checkpoints.NEIGHBOURHOOD)
+            )
             images = read_images(folder / f"{checkpoints.ACTION}.safetensors")
             record.checkpoints.append(SavedCheckpoint(folder.name, images, weights, sum(file.stat().st_size for file in files)))
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:

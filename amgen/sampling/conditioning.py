@@ -71,7 +71,7 @@ def start_images(
         UserError: if a path is given for a model that starts from noise, or the images cannot be opened.
     """
     if model.path.conditional:
-        return open_dataset(change(model.config.data, {"path": path, **(preparation or {})}), say)
+        return open_dataset(change(model.config.data, {"path": path, **(preparation or {})}), say, model.loadings)
     if path is not None:
         raise UserError(f"this model starts from noise alone and cannot use the images {path}: leave them out")
     return None

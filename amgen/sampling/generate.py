@@ -34,6 +34,8 @@ class Samples:
         log_weights: log of each image's mass, float64 (B,), for unbalanced dynamics; None if all images count the same.
         inputs: the known part of each start image, uint8 (B, C, H, W), or the point at t = 0; None for a model that starts from noise.
         truths: the start images themselves, uint8 (B, C, H, W); None for points and for a model that starts from noise.
+        outside: which points are outside the neighbourhood of the training data, bool (B,), see `amgen.paths.Neighbourhood`; None for
+            images, and for runs of earlier versions.
     """
 
     indices: Sequence[int]
@@ -43,6 +45,7 @@ class Samples:
     log_weights: Tensor | None = None
     inputs: Tensor | None = None
     truths: Tensor | None = None
+    outside: Tensor | None = None
 
     @classmethod
     def join(cls, batches: Sequence["Samples"]) -> "Samples":
@@ -55,7 +58,8 @@ class Samples:
         indices = [index for batch in batches for index in batch.indices]
         evaluations = max(batch.evaluations for batch in batches)
         images = torch.cat([batch.images for batch in batches])
-        return cls(indices, images, joined("labels"), evaluations, joined("log_weights"), joined("inputs"), joined("truths"))
+        optional = (joined(name) for name in ("log_weights", "inputs", "truths", "outside"))
+        return cls(indices, images, joined("labels"), evaluations, *optional)
 
     def image_sets(self) -> list[Tensor]:
         """Return the sets of images that a grid of the batch shows: inputs, images and truths, or the images alone."""
@@ -154,8 +158,9 @@ def generate(
         raise Diverged(f"image {first} has values that are not finite: use more steps or another checkpoint")
     shown = None if state.data is None else model.inverse_transform(model.path.shown(state.data, dynamics.conditioning))
     truths = None if state.data is None or model.units is not None else model.inverse_transform(state.data)
-    images = model.inverse_transform(model.path.finish(x))
-    return Samples(indices, images, state.labels, dynamics.evaluations, log_weights, shown, truths)
+    x = model.path.finish(x)
+    outside = None if model.neighbourhood is None else model.neighbourhood.outside(x, 1.0)
+    return Samples(indices, model.inverse_transform(x), state.labels, dynamics.evaluations, log_weights, shown, truths, outside)
 
 
 def generate_all(

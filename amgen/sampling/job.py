@@ -14,6 +14,7 @@ from amgen.core.errors import UserError
 from amgen.core.processes import Processes
 from amgen.core.progress import Progress
 from amgen.model.trained import TrainedAction
+from amgen.paths.neighbourhood import describe_outside
 from amgen.sampling.generate import generate_all
 from amgen.sampling.request import Request
 from amgen.sampling.weights import effective_sample_size, resample
@@ -35,6 +36,7 @@ class JobResult:
         log_weights: log-weights of all images in the order of their indices; empty if all images count the same.
         written: one line for each output.
         modality: images or points.
+        warning: a line if many points are outside the neighbourhood of the training data.
     """
 
     images: int
@@ -43,9 +45,10 @@ class JobResult:
     log_weights: list[float] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     modality: str = "images"
+    warning: str | None = None
 
     def summary(self) -> list[str]:
-        """Return lines with speed, NFE and effective sample size."""
+        """Return lines with speed, NFE, effective sample size, and points outside the neighbourhood of the training data."""
         lines = []
         if self.images:
             rate = self.images / self.seconds
@@ -53,7 +56,7 @@ class JobResult:
         if self.log_weights:
             size = effective_sample_size(self.log_weights)
             lines.append(f"effective sample size {size:,.1f} of {len(self.log_weights):,} weighted {self.modality}")
-        return lines
+        return [*lines, *([] if self.warning is None else [self.warning])]
 
 
 def run_job(
@@ -96,7 +99,7 @@ def run_job(
     progress = Progress(total, model.config.modality, say, processes, "sampling")
     images: dict[int, list[Tensor]] = {}
     weights: dict[int, float] = {}
-    evaluations = 0
+    evaluations = outside = 0
     batches = [generate_all(model, options, wanted, request, processes, say) for wanted in (missing, again) if wanted]
     for samples in itertools.chain(*batches):
         if folder is not None and samples.indices[0] not in there:
@@ -105,9 +108,13 @@ def run_job(
         if samples.log_weights is not None:
             weights |= zip(samples.indices, samples.log_weights.tolist(), strict=True)
         evaluations = max(evaluations, samples.evaluations)
+        outside += 0 if samples.outside is None else int(samples.outside.sum())
         progress.advance(len(samples.indices))
     evaluations = max(processes.gather([evaluations]))
-    result = JobResult(total, time.perf_counter() - start, evaluations, modality=model.config.modality)
+    seconds, outside = time.perf_counter() - start, sum(processes.gather([outside]))
+    last = getattr(model.config.data, "times", None) or [1.0]
+    warning = describe_outside([last[-1]], [outside / max(1, total)])
+    result = JobResult(total, seconds, evaluations, modality=model.config.modality, warning=warning)
     images = dict(processes.gather(list(images.items())))
     weights = dict(processes.gather(list(weights.items())))
     if processes.main:

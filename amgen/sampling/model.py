@@ -11,11 +11,13 @@ from amgen.config import Config
 from amgen.core.checks import MOST_IMAGES
 from amgen.core.devices import device_of
 from amgen.core.errors import UserError
+from amgen.data import Loadings
 from amgen.dynamics import Unbalanced
 from amgen.model.build import build_action, build_dynamics, build_path
 from amgen.model.classes import find_label
 from amgen.model.export import load_weights, read_weights
 from amgen.model.trained import TrainedAction
+from amgen.paths import Neighbourhood
 from amgen.sampling.conditioning import start_images
 from amgen.sampling.generate import Samples, generate_all
 from amgen.sampling.request import Request
@@ -108,10 +110,15 @@ def load(source: str | Path, ema: float | None = None, raw: bool = False, device
     action = build_action(weights.config)
     load_weights(action, weights.tensors, str(weights.source))
     action.to(device_of(device)).requires_grad_(False).eval()
-    return assemble(weights.config, action, weights.name, weights.images, weights.source, weights.sha256)
+    model = assemble(weights.config, action, weights.name, weights.images, weights.source, weights.sha256, weights.loadings)
+    if weights.neighbourhood:
+        model.neighbourhood = Neighbourhood(model.path, **weights.neighbourhood)
+    return model
 
 
-def assemble(config: Config, action: Action, weights: str, images: int, source: Path, sha256: str | None = None) -> Model:
+def assemble(
+    config: Config, action: Action, weights: str, images: int, source: Path, sha256: str | None = None, loadings: Loadings | None = None
+) -> Model:
     """Return the model of an action with given weights; path and dynamics follow from the configuration.
 
     Args:
@@ -121,6 +128,7 @@ def assemble(config: Config, action: Action, weights: str, images: int, source: 
         images: number of images that they were trained on.
         source: checkpoint or file that they come from.
         sha256: checksum of the weights; computed when it is needed if None.
+        loadings: of the principal components that are the coordinates of the points, or None.
     """
     path = build_path(config)
-    return Model(config, action, path, build_dynamics(config, path), weights, images, source, sha256)
+    return Model(config, action, path, build_dynamics(config, path), weights, images, source, sha256, loadings=loadings)

@@ -12,6 +12,7 @@ from amgen.core.errors import UserError
 from amgen.core.randomness import Purpose, derive_seed
 from amgen.dynamics import Dynamics, Unbalanced
 from amgen.model.trained import TrainedAction
+from amgen.paths.neighbourhood import describe_outside
 from amgen.sampling.solver import solver_of
 from amgen.sampling.weights import solve_with_weights
 from amgen.solvers import BrownianMotion, SDESolver
@@ -26,12 +27,20 @@ class SimulatedPopulation:
         points: float32 (T, N, D), in the table's units.
         log_weights: log of each point's mass, float64 (T, N); zeros unless the dynamics are unbalanced.
         evaluations: number of gradients of the action evaluated (NFE).
+        outside: share of the points outside the neighbourhood of the training data at each time, see `amgen.paths.Neighbourhood`; None if
+            the run has none, being of an earlier version. `warning` puts it in words.
     """
 
     times: Sequence[float]
     points: Tensor
     log_weights: Tensor
     evaluations: int
+    outside: Sequence[float] | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """A line for the user if many points left the neighbourhood of the training data, or None."""
+        return None if self.outside is None else describe_outside(self.times, self.outside)
 
 
 def simulate_population(
@@ -89,7 +98,25 @@ def simulate_population(
         x = model.path.finish(x)
         found.append(x)
         weights.append(log_weights)
-    return SimulatedPopulation(list(times), units.inverse_transform(torch.stack(found)), torch.stack(weights), dynamics.evaluations)
+    outside = shares_outside(model, found, times)
+    return SimulatedPopulation(
+        list(times), units.inverse_transform(torch.stack(found)), torch.stack(weights), dynamics.evaluations, outside
+    )
+
+
+def shares_outside(model: TrainedAction, points: Sequence[Tensor], times: Sequence[float]) -> list[float] | None:
+    """Return the share of the points outside the neighbourhood of the training data at each time; None if the model has none.
+
+    Args:
+        model: a model of a population.
+        points: points at each of the times, in standardized coordinates, (N, D) each.
+        times: the times, in the table's unit.
+    """
+    near, known = model.neighbourhood, getattr(model.config.data, "times", None)
+    if near is None or known is None:
+        return None
+    normalized = [(time - known[0]) / (known[-1] - known[0]) for time in times]
+    return [near.share_outside(x, t) for x, t in zip(points, normalized, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ or accumulation, and a run resumes from its count of images:
     which image or points, flip    amgen.data's streams: SHUFFLE by epoch, FLIP by n
     noise                          amgen.data's streams: NOISE by n
     pairing of noise and data      the coupling, within groups of consecutive items
-    time and its density           TIME by n, or by step for stratified times
+    time and its density           TIME by n, or by step for stratified times; once for quadrature
     label dropout                  LABEL_DROPOUT by n
     auxiliary uniforms             AUXILIARY by n
     dropout seeds                  DROPOUT by n; BOUNDARY_DROPOUT by n for the boundary pairs
     Hutchinson probes              PROBE by n
     boundary pairs                 item n of a second stream, whose seed comes from BOUNDARY
+
+With quadrature the n's of a pair and of all that belongs to it are those of groups: item n uses pair n // group. Probes stay those of n.
 
 Batches are built where they are loaded: in worker processes if `data.workers` is above 0. There is one exception. Adaptive times depend on
 the losses of all earlier steps. So their batches come without times, and the training process samples the times at the start of the step
@@ -29,14 +31,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from amgen.config import Config, MarginalLossConfig
+from amgen.config import Config, MarginalLossConfig, WFRCouplingConfig
 from amgen.core.batching import out_of_memory
 from amgen.core.errors import AmgenError
 from amgen.core.files import forget_locks
 from amgen.core.randomness import Purpose, derive_seed, dropout_seeds, rademacher, uniform, uniforms
-from amgen.data import Batch, ImageDataset, SnapshotDataset, TrainingStream, training_stream
-from amgen.model.build import build_coupling, build_path, laplacian_probes, no_label
-from amgen.paths import Boundary, Coupling, Masses, Path, PathSample, TimeSampler
+from amgen.data import Batch, ImageDataset, PairStream, SnapshotDataset, TrainingStream, neighbour_plans, training_stream
+from amgen.model.build import build_coupling, build_path, growth_scale_of, laplacian_probes, no_label
+from amgen.paths import Boundary, Cells, Coupling, Masses, Path, PathSample, TimeSampler
+from amgen.paths.neighbourhood import reference_size
 from amgen.training.signals import SIGNALS
 
 Part = TypeVar("Part")
@@ -100,7 +103,9 @@ class TrainingBatch:
         """Return the batch on a device. For a GPU the copies are only queued."""
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
-    def sample(self, path: Path, masses: Masses | None = None, *, boundary: bool = False, score: bool = False) -> PathSample:
+    def sample(
+        self, path: Path, masses: Masses | None = None, *, boundary: bool = False, score: bool = False, cells: Cells | None = None
+    ) -> PathSample:
         """Return the points of the batch along a path, on the batch's device.
 
         Args:
@@ -108,6 +113,7 @@ class TrainingBatch:
             masses: masses of the classes that change in time; None if they do not change.
             boundary: whether the loss needs samples of both ends. If the batch has boundary pairs, the result has their ends in any case.
             score: whether the loss needs the conditional score.
+            cells: cells of times, at whose ends the boundary is sampled; None for t = 0 and t = 1.
         """
         pairs, ends = self.pairs, self.boundary
         assert self.t is not None  # sampled at the start of the step, at the latest
@@ -119,9 +125,12 @@ class TrainingBatch:
             label=pairs.label,
             auxiliary=pairs.auxiliary,
             dropout_seeds=pairs.dropout_seeds,
-            boundary=boundary and ends is None,
+            boundary=boundary and ends is None and cells is None,
             score=score,
         )
+        if boundary and cells is not None:
+            around = cells.boundary(path, self.t, pairs.noise, pairs.data, pairs.label, pairs.auxiliary, pairs.dropout_seeds)
+            sample = replace(sample, boundary=around)
         if ends is not None:
             sample = replace(sample, boundary=ends.ends(path))
         if masses is not None:
@@ -155,6 +164,7 @@ class CoupledStream(Dataset[Batch]):
 
     def __init__(self, stream: TrainingStream, coupling: Coupling, within_classes: bool):
         self.stream = stream
+        self.dataset = stream.dataset
         self.coupling = coupling
         self.within_classes = within_classes
 
@@ -186,19 +196,33 @@ class TrainingItems(Dataset[TrainingBatch]):
     """
 
     def __init__(self, config: Config, dataset: ImageDataset | SnapshotDataset, times: TimeSampler, dtype: torch.dtype):
-        self.stream = CoupledStream(training_stream(dataset, config.seed), build_coupling(config), config.action.classes > 0)
         independent = isinstance(config.loss, MarginalLossConfig) and config.loss.boundaries == "independent"
-        self.boundary_stream = training_stream(dataset, derive_seed(config.seed, Purpose.BOUNDARY, 0)) if independent else None
+        other_seed = derive_seed(config.seed, Purpose.BOUNDARY, 0)
+        self.stream: CoupledStream | PairStream
+        self.boundary_stream: TrainingStream | None
+        if isinstance(config.coupling, WFRCouplingConfig):
+            assert isinstance(dataset, SnapshotDataset)  # the configuration allows no images
+            plans = neighbour_plans(dataset, growth_scale_of(config), config.coupling.group)
+            self.stream = PairStream(dataset, config.seed, plans)
+            self.boundary_stream = PairStream(dataset, other_seed, plans) if independent else None
+        else:
+            self.stream = CoupledStream(training_stream(dataset, config.seed), build_coupling(config), config.action.classes > 0)
+            self.boundary_stream = training_stream(dataset, other_seed) if independent else None
         self._config = config
         self._times = None if times.adaptive else times
+        self._group = times.group
         self._dtype = dtype
         self._auxiliary = build_path(config).auxiliary
         self._probes = laplacian_probes(config)
 
     def __getitems__(self, indices: Sequence[int]) -> TrainingBatch:
         """Return a run of consecutive items of one step as a batch."""
-        found = self.stream.__getitems__(indices)
+        group, first, last = self._group, indices[0], indices[-1]
+        found = self.stream.__getitems__(range(first // group, last // group + 1) if group > 1 else indices)
         batch = TrainingBatch(indices, self._pairs(found, Purpose.DROPOUT), skipped=sum(found.skipped))
+        if group > 1:
+            rows = torch.as_tensor(indices) // group - first // group
+            batch.pairs = _map_tensors(batch.pairs, lambda tensor: tensor[rows])
         if self.boundary_stream is not None:
             batch.boundary = self._pairs(self.boundary_stream.__getitems__(indices), Purpose.BOUNDARY_DROPOUT)
         if self._times is not None:
@@ -210,6 +234,16 @@ class TrainingItems(Dataset[TrainingBatch]):
 
     def __getitem__(self, index: int) -> TrainingBatch:
         return self.__getitems__([index])
+
+    def neighbourhood(self) -> dict[str, Tensor]:
+        """Return the first items of the stream as the tensors of `amgen.paths.Neighbourhood`; nothing for images."""
+        dataset = self.stream.dataset
+        if not isinstance(dataset, SnapshotDataset):
+            return {}
+        points = dataset.source.points
+        numbers = 2 * len(points) * (points[0].shape[1] + 1)  # at most, with two points and masses for each interval
+        found = self.stream.__getitems__(range(reference_size([len(part) for part in points], numbers)))
+        return {"noise": found.noise, "data": found.images}
 
     def _pairs(self, found: Batch, dropout: Purpose) -> Pairs:
         seed, indices = self._config.seed, found.indices

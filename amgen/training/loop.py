@@ -29,7 +29,7 @@ from amgen.core.devices import has_float64, tf32
 from amgen.core.errors import Diverged, Interrupted, UserError
 from amgen.data import ImageDataset, SnapshotDataset
 from amgen.model import checkpoints
-from amgen.model.build import build_action, build_loss, build_masses, build_path, build_times
+from amgen.model.build import build_action, build_cells, build_loss, build_masses, build_path, build_times
 from amgen.model.checkpoints import Progress
 from amgen.paths import PathSample
 from amgen.training.batches import Loader, TrainingBatch, TrainingItems, load_batches, parts, sample_times
@@ -70,6 +70,7 @@ class Trainer:
         self.masses = build_masses(config, dataset.class_counts())
         _check_precision(config, accelerator.device)
         self.objective = build_loss(config, self.action, self.path)
+        self.cells = build_cells(config, self.path)
         if options.compile:
             compile_loss(self.objective)
         self.share = _share(options.batch_size, accelerator.num_processes)
@@ -82,7 +83,8 @@ class Trainer:
         self.times = build_times(config)
         self.items = TrainingItems(config, dataset, self.times, self.dtype)
         progress = Progress(data=dataset.source.fingerprint())
-        self.state = TrainingState(config, self.action, self.optimizer, self.averages, self.times, progress)
+        near = self.items.neighbourhood() if accelerator.is_main_process else {}
+        self.state = TrainingState(config, self.action, self.optimizer, self.averages, self.times, progress, near)
         self.metrics = StepMetrics(self.dtype)
         self._gradient_norms: dict[str, Tensor] = {}
         self._skipped = 0
@@ -176,8 +178,8 @@ class Trainer:
 
     def _sample(self, batch: TrainingBatch) -> PathSample:
         """Return the points of a batch along the path, on the device."""
-        loss = self.objective
-        return batch.to(self.accelerator.device).sample(self.path, self.masses, boundary=loss.needs_boundary, score=loss.needs_score)
+        loss, here = self.objective, batch.to(self.accelerator.device)
+        return here.sample(self.path, self.masses, boundary=loss.needs_boundary, score=loss.needs_score, cells=self.cells)
 
     def _synchronise(self, request: StopRequest) -> tuple[dict[str, float], bool]:
         """Read and check the metrics of the steps since the last synchronisation. All processes come here after the same steps.

@@ -14,11 +14,13 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from rich.console import Console
 
-from amgen.config import Config, SimulatedConfig, change
+from amgen.config import Config, SimulatedConfig, SnapshotsConfig, UnbalancedConfig, WFRCouplingConfig, change
 from amgen.core.errors import AmgenError, UserError
 from amgen.core.files import make_folder
-from amgen.data import open_dataset
+from amgen.data import ImageDataset, Loadings, SnapshotDataset, growth_scale, neighbour_plans, open_dataset
+from amgen.data.loadings import FILE as LOADINGS
 from amgen.data.named import NAMED
+from amgen.model.build import growth_scale_of
 from amgen.training.loop import Trainer
 from amgen.training.ranks import explain_failures, notice_lost_peers, refuse_sharding
 from amgen.training.rundir import lock, prepare_run
@@ -60,15 +62,44 @@ def train(config: Config, run: Path, restart: bool = False, console: Console | N
     console = console or Console()
     say = _speaker(console, accelerator.is_main_process)
     config = _with_absolute_paths(config)
-    dataset = open_dataset(config.data, say if accelerator.is_main_process else None)
+    dataset = open_dataset(config.data, say if accelerator.is_main_process else None, _known_loadings(config, run, restart))
     config = change(config, {"data": {**config.data.model_dump(mode="json"), **dataset.record()}})
+    config = _from_main(accelerator, lambda: _with_plans(config, dataset, say))
     with ExitStack() as stack:
         _from_main(accelerator, lambda: stack.enter_context(lock(run, say)))
         # Before the run directory is opened: --restart must not delete a run if the new options do not fit the data or the processes.
         with explain_failures(accelerator.device, 0, config.data.workers):
             trainer = Trainer(config, dataset, run, accelerator, console)
         checkpoint = _from_main(accelerator, lambda: prepare_run(run, config, restart))
+        if isinstance(dataset, SnapshotDataset) and (loadings := dataset.whole.loadings) is not None:
+            _from_main(accelerator, lambda: loadings.save(run / LOADINGS))
         _train(trainer, checkpoint, say)
+
+
+def _with_plans(config: Config, dataset: ImageDataset | SnapshotDataset, say: Callable[[str], None]) -> Config:
+    """Return the configuration with the length scale of growth that the data decides. Plans of transport are solved and kept on disk.
+
+    The main process does it, while the others wait; they then read the plans, or solve them again where they see another disk.
+    """
+    if not isinstance(dataset, SnapshotDataset):
+        return config
+    if isinstance(config.dynamics, UnbalancedConfig) and config.dynamics.delta == "auto":
+        delta = growth_scale(dataset)
+        say(f"dynamics.delta={delta:g}: 95 % of the mass that moves between two times moves at most as far, in standardized coordinates")
+        config = change(config, {"dynamics": {**config.dynamics.model_dump(mode="json"), "delta": delta}})
+    if isinstance(config.coupling, WFRCouplingConfig):
+        neighbour_plans(dataset, growth_scale_of(config), config.coupling.group, say)
+    return config
+
+
+def _known_loadings(config: Config, run: Path, restart: bool) -> Loadings | None:
+    """Return the loadings of principal components that the run was started with, so that it goes on with the same coordinates."""
+    data = config.data
+    if restart or not isinstance(data, SnapshotsConfig) or data.embedding != "pca" or not (run / LOADINGS).exists():
+        return None
+    found = Loadings.load(run / LOADINGS)
+    # Those of a run with other options, which `prepare_run` refuses, would not fit.
+    return found if found.dimension == data.dimension else None
 
 
 def _from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:

@@ -10,12 +10,13 @@ from amgen import config
 from amgen.config import Config
 from amgen.core.errors import UserError
 from amgen.core.files import is_temporary, locked, make_folder, remove_temporaries, write_text
+from amgen.data.loadings import FILE as LOADINGS
 from amgen.model import checkpoints
 
 CONFIG = "config.yaml"
 LOCK = ".lock"
 """A file of the run directory, locked while a training writes there. Folders cannot be locked on network file systems."""
-CONTENTS = (CONFIG, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval", "report.html")
+CONTENTS = (CONFIG, LOADINGS, "metrics.jsonl", "machine.jsonl", "tracking", "samples", "checkpoints", "eval", "report.html")
 
 
 @contextmanager

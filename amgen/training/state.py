@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ class TrainingState:
         averages: the averaged weights.
         times: the sampler of times; adaptive ones have a state.
         progress: steps, images, and metrics since the last log line.
+        neighbourhood: tensors of the neighbourhood of the training data, for a population.
     """
 
     config: Config
@@ -40,6 +41,7 @@ class TrainingState:
     averages: ExponentialAverages
     times: TimeSampler
     progress: Progress
+    neighbourhood: Mapping[str, Tensor] = field(default_factory=dict)
 
     def checkpoint(self) -> Checkpoint:
         """Return the current state as a checkpoint."""
@@ -50,7 +52,7 @@ class TrainingState:
             for name, parameter in self.action.named_parameters()
             for entry, value in self.optimizer.state[parameter].items()
         }
-        return Checkpoint(self.config, progress, weights, optimizer)
+        return Checkpoint(self.config, progress, weights, optimizer, self.neighbourhood)
 
     def save(self, run: Path) -> None:
         """Write a checkpoint, and delete old ones as the options say. Only the main process calls this.

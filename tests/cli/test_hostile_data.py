@@ -40,7 +40,7 @@ def read(path: Path | str, tmp_path: Path, **changes: object) -> Outcome:
 
 def train_on_table(path: Path | str, tmp_path: Path, *changes: str) -> Outcome:
     """Train on a table for two steps."""
-    options = ["dimension=2", "time_column=time"]
+    options = ["dimension=2", "time_key=time"]
     sections = ["training.images=16", "training.batch_size=8", "training.sample_every=0", "training.warmup_images=0", "coupling.group=8"]
     settings = [*(f"data.{option}" for option in options), f"data.path={path}", "training.decay=0", "action.width=8", *sections, *changes]
     return run_cli("train", "cells", "--run-dir", tmp_path / "run", *sets(settings))
@@ -433,15 +433,15 @@ def pickled_npz(folder: Path) -> Path:
         (table("a.csv", "time;x;y\n0;1,5;2\n1;2;3\n"), "row 2, x: '1,5' is not a number (write a decimal point)"),
         (table("a.csv", "time,x,x\n0,1,2\n1,2,3\n"), "a.csv has several columns of the name x: rename them or leave them out"),
         (table("a.csv", ",time,x\n0,0,2\n1,1,3\n"), "a.csv: column 1 has no name (an index that pandas wrote?)"),
-        (table("a.csv", "Time,x,y\n0,1,2\n1,2,3\n"), "data.time_column='time': "),
+        (table("a.csv", "Time,x,y\n0,1,2\n1,2,3\n"), "data.time_key='time': "),
         (table("a.csv", ",".join(f"gene{i}" for i in range(5000)) + "\n"), "gene9 and 4,990 more"),
         (table("a.csv", "time,x,mué\n0,1,2\n".encode("latin-1")), "a.csv is not UTF-8 (byte 0xe9): save it as UTF-8"),
         (table("a.csv", (HEADER + ROWS).encode("utf-16")), "a.csv is UTF-16: save it as UTF-8"),
         (table("a.csv", HEADER + "0,1,2\n0,2,3\n"), "a.csv holds one time: expected several"),
-        (table("a.h5ad", b"\x89HDF"), "from an AnnData file, save times and points with numpy.savez"),
+        (table("a.h5ad", b"\x89HDF"), "file signature not found): expected an .h5ad or .zarr as AnnData writes it"),
         (table("a.parquet", b"PAR1"), "pandas.read_parquet(...).to_csv(..., index=False) writes a .csv"),
-        (lambda folder: make_fifo(folder / "a.csv") or folder / "a.csv", "expected a .csv (or .tsv, .txt) or .npz"),
-        (lambda folder: folder, "expected a .csv (or .tsv, .txt) or .npz"),
+        (lambda folder: make_fifo(folder / "a.csv") or folder / "a.csv", "expected a .csv (or .tsv, .txt), .npz or .h5ad"),
+        (lambda folder: folder, "expected a .csv (or .tsv, .txt), .npz or .h5ad"),
         (lambda folder: folder / ("x" * 300 + ".csv"), "File name too long"),
         (table("a.npz", b""), "cannot read "),
         (table("a.npz", b"\x93NUMPY"), "a.npz: File is not a zip file: expected an .npz as NumPy writes it"),
@@ -490,9 +490,7 @@ def test_tables_of_other_dialects_are_read(make: Callable[[Path], Path], tmp_pat
 def test_numbers_that_single_precision_cannot_hold(tmp_path: Path) -> None:
     """A mass of 1e25 beside those of the first time, 1e-25."""
     file = table("a.csv", "time,x,y,m\n0,1,2,1e-25\n1,2,3,1e25\n0,1,1,1e-25\n")(tmp_path)
-    assert "infinite in single precision" in refused(
-        lambda: train_on_table(file, tmp_path, "data.mass_column=m", "dynamics.kind=unbalanced")
-    )
+    assert "infinite in single precision" in refused(lambda: train_on_table(file, tmp_path, "data.mass_key=m", "dynamics.kind=unbalanced"))
 
 
 @pytest.mark.parametrize(

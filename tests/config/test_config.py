@@ -158,7 +158,7 @@ def test_another_kind_drops_the_options_of_the_old_one() -> None:
     vp = config.load("cifar10", ["path.beta_max=10", "path.kind=vp"]).path
     assert vp.model_dump() == {"kind": "vp", "beta_min": 0.1, "beta_max": 10.0}
     marginal = config.load("digits", ["loss.weight=1-t", "loss.form=marginal"]).loss
-    assert marginal.model_dump() == {"form": "marginal", "weight": "1-t", "boundaries": "paired", "probes": 1}
+    assert marginal.model_dump() == {"form": "marginal", "weight": "1-t", "boundaries": "paired", "cells": 0, "probes": 1}
     resolved = config.load("digits", ["dynamics.kind=unbalanced", "data.masses.end=[1,2]"])
     assert config.parse(resolved.model_dump(mode="json"), "test") == resolved
 

@@ -41,7 +41,7 @@ def same(found: Snapshots, dimension: int = 3) -> None:
 
 
 def test_csv(tmp_path: Path) -> None:
-    found = read_table(options(csv_file(tmp_path), time_column="day", mass_column="weight"))
+    found = read_table(options(csv_file(tmp_path), time_key="day", mass_key="weight"))
     same(found)
     # Weights are m N_k / M_0: their mean at each time is the total mass in units of that of the first time.
     means = [masses.mean() for masses in found.masses]
@@ -105,15 +105,15 @@ def empty(folder: Path) -> Path:
     [
         (lambda folder: folder / "none.csv", {}, "none.csv' does not exist: give a .csv "),
         (
-            lambda folder: csv_file(folder).rename(folder / "cells.h5ad"),
+            lambda folder: csv_file(folder).rename(folder / "cells.loom"),
             {},
-            "expected a .csv .*AnnData file, save times and points with numpy.savez",
+            "expected a .csv .*read_loom.*writes an .h5ad",
         ),
-        (csv_file, {}, "data.time_column='time': .*cells.csv has no such column: it has day, x, weight, y, z"),
-        (csv_file, {"time_column": "day", "mass_column": "wight"}, r"data.mass_column='wight'.*\(did you mean 'weight'\?\)"),
-        (csv_file, {"time_column": "day", "dimension": 7}, "data.dimension=7 but .* has 4 columns of features"),
-        (bad_number, {"time_column": "day"}, r"cells.csv, row \d+, day: '3.0x' is not a number"),
-        (ragged, {"time_column": "day"}, "row 14: 2 values: expected 5, as in the header"),
+        (csv_file, {}, "data.time_key='time': .*cells.csv has no such column: it has day, x, weight, y, z"),
+        (csv_file, {"time_key": "day", "mass_key": "wight"}, r"data.mass_key='wight'.*\(did you mean 'weight'\?\)"),
+        (csv_file, {"time_key": "day", "dimension": 7}, "data.dimension=7 but .* has 4 columns of features"),
+        (bad_number, {"time_key": "day"}, r"cells.csv, row \d+, day: '3.0x' is not a number"),
+        (ragged, {"time_key": "day"}, "row 14: 2 values: expected 5, as in the header"),
         (empty, {}, "is empty: expected a header and rows"),
         (not_an_archive, {}, "cannot read .*cells.npz"),
         (lambda folder: archive(folder, points=POINTS[:5]), {}, r"of shape \(12,\) and points of shape \(5, 3\)"),
@@ -124,7 +124,7 @@ def empty(folder: Path) -> Path:
         ),
         (
             lambda folder: archive(folder, m=MASSES - 2),
-            {"mass_column": "m"},
+            {"mass_key": "m"},
             r"row \d+, m: -.*expected masses that are positive \(12 are not\)",
         ),
         (lambda folder: archive(folder, times=TIMES * 0), {}, "holds one time: expected several"),

@@ -19,6 +19,7 @@ from amgen.paths import (
     LinearPath,
     Masses,
     Path,
+    QuadratureTimes,
     StratifiedTimes,
     SuperResolutionPath,
     TimeSampler,
@@ -423,7 +424,7 @@ def learned() -> AdaptiveTimes:
     return times
 
 
-@pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, learned])
+@pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, QuadratureTimes, learned])
 def test_times_do_not_depend_on_how_the_batch_is_divided(make: Callable[[], TimeSampler]) -> None:
     times = make()
     whole = times.sample(0, 5, range(64), 64)
@@ -435,7 +436,7 @@ def test_times_do_not_depend_on_how_the_batch_is_divided(make: Callable[[], Time
     assert whole[0].max() < 1
 
 
-@pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, learned])
+@pytest.mark.parametrize("make", [UniformTimes, StratifiedTimes, QuadratureTimes, learned])
 def test_density_is_that_of_the_times(make: Callable[[], TimeSampler]) -> None:
     """E f(t)/p(t) = int f for f = 1 and f = cos 5t, within 4 standard errors over 400 steps of 64."""
     times = make()

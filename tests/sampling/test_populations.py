@@ -1,5 +1,6 @@
 """A population simulated over several intervals: against the matrix exponential, the closed form of a diffusion, and the sampler."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from amgen.actions import Action
 from amgen.config import Config
 from amgen.core.errors import UserError
 from amgen.model.build import build_dynamics
-from amgen.paths import SnapshotPath
+from amgen.paths import Neighbourhood, SnapshotPath
 from amgen.sampling import Model
 from amgen.sampling.populations import simulate_population
 
@@ -91,6 +92,25 @@ def test_noise_of_intervals_adds_up() -> None:
     other = simulate_population(model, start, [2.0, 2.6, 4.0], seed=4).points[1]
     assert abs(np.corrcoef(other[:, 0], found.points[1][:, 0])[0, 1]) < 0.2
     assert torch.equal(simulate_population(model, start, [2.0, 2.6, 4.0], seed=3).points, found.points)
+
+
+def test_points_that_leave_the_training_data_are_reported() -> None:
+    """Along dx/dt = A x with A = I 300 Gaussian points spread by a factor of e, as the data does; along A = 4 I they leave it."""
+    model = model_of(settings("dynamics.kind=balanced", "loss.form=marginal", "sampling.solver=rk4", "sampling.steps=20"))
+    z = torch.randn(300, 2)
+    data = torch.cat([torch.stack([z, math.e * z], dim=1), torch.ones(300, 2, 1)], dim=2)
+    start = torch.tensor([1.0, 2.0]) + 10 * torch.randn(300, 2)
+    assert simulate_population(model, start, [2.0, 4.0]).outside is None  # a run of an earlier version
+    model.neighbourhood = Neighbourhood(model.path, torch.zeros(300, 2), data)
+    for rate, at_least, at_most in ((1, [0, 0, 0], [0.03, 0.03, 0.03]), (4, [0, 0.4, 0.8], [0.03, 0.8, 1])):
+        with torch.no_grad():
+            model.action.matrix.copy_(rate * torch.eye(2))  # type: ignore[union-attr, operator]
+        found = simulate_population(model, start, [2.0, 3.0, 4.0])
+        assert found.outside is not None
+        assert all(low <= share <= high for low, share, high in zip(at_least, found.outside, at_most, strict=True))
+        assert (found.warning is None) == (rate == 1)
+    assert found.warning is not None
+    assert "% of the points left the neighbourhood of the training data by t = " in found.warning
 
 
 def test_times_outside_and_images_are_refused(trained: Path) -> None:

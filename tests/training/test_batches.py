@@ -53,6 +53,24 @@ def test_items_do_not_depend_on_who_asks(times: str) -> None:
         assert not torch.equal(whole[f"pairs.{name}"], whole[f"boundary.{name}"])
 
 
+@pytest.mark.parametrize("rule", ["antithetic", "simpson"])
+def test_items_of_a_group_share_a_pair(rule: str) -> None:
+    """With 3 or 4 nodes, item n has all that belongs to pair n // nodes of the stream, and a time and probes of its own."""
+    nodes = {"antithetic": 4, "simpson": 3}[rule]
+    quadrature = ["loss.boundaries=paired", "times.kind=quadrature", f"times.rule={rule}", f"times.nodes={nodes}"]
+    items, plain = make_items(*EVERYTHING, *quadrature), make_items(*EVERYTHING, "loss.boundaries=paired")
+    whole = tensors(items.__getitems__(range(48, 96)))
+    shared = tensors(plain.__getitems__(range(48 // nodes, 96 // nodes)))
+    for name in PAIRS:
+        assert torch.equal(whole[f"pairs.{name}"], shared[f"pairs.{name}"].repeat_interleave(nodes, dim=0)), name
+    for name in ("t", "probes"):
+        assert len(whole[name].unique(dim=0)) > 1
+    assert torch.equal(whole["probes"], tensors(plain.__getitems__(range(48, 96)))["probes"])
+    for part in (range(48, 53), range(53, 68), range(71, 73), range(95, 96)):
+        for name, tensor in tensors(items.__getitems__(part)).items():
+            assert torch.equal(tensor, whole[name][part.start - 48 : part.stop - 48]), name
+
+
 def test_numbers_of_conditional_paths_come_with_the_items() -> None:
     batch = make_items("path.kind=in-painting", "path.region=box").__getitems__(range(8))
     for pairs in (batch.pairs, batch.boundary):

@@ -1,6 +1,7 @@
 """Populations of points through the same trainer and commands as images."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,34 @@ KINDS = {
     "cells": [*CELLS, "coupling.group=24", "data.hold_out=1"],
     "cells entropic": [*CELLS, "dynamics.kind=entropic", "path.noise=0.2", "sampling.solver=euler-maruyama"],
     "cells unbalanced": [*CELLS, "dynamics.kind=unbalanced", "data.mass_from_counts=true", "action.head=linear"],
+    "cells wfr": [
+        *CELLS,
+        "path.kind=wfr",
+        "coupling.kind=wfr",
+        "data.mass_from_counts=true",
+        "dynamics.kind=unbalanced",
+        "dynamics.delta=auto",
+    ],
+    "cells wfr marginal": [
+        *CELLS,
+        "path.kind=wfr",
+        "path.noise=0.1",
+        "coupling.kind=wfr",
+        "data.mass_from_counts=true",
+        "dynamics.kind=unbalanced",
+        "dynamics.delta=2",
+        "loss.form=marginal",
+        "loss.boundaries=independent",
+    ],
+    "cells wfr balanced": [*CELLS, "path.kind=wfr", "coupling.kind=wfr"],
+    "cells in quadrature": [*CELLS, "loss.form=marginal", "times.kind=quadrature"],
+    "population in cells of times": [
+        *CELLS,
+        "loss.form=marginal",
+        "loss.cells=3",
+        "dynamics.kind=unbalanced",
+        "data.mass_from_counts=true",
+    ],
     "torus": [*CELLS, "data.period=4", "data.standardize=none"],
 }
 
@@ -76,6 +105,45 @@ def test_a_run_does_not_depend_on_accumulation_or_on_a_stop(name: str, table: Pa
         assert np.asarray(picture).min() == 0
 
 
+def test_the_neighbourhood_travels_with_the_weights(table: Path, tmp_path: Path) -> None:
+    """From a run, a checkpoint without its run and an exported file; a run of an earlier version has none, and a damaged one is refused.
+
+    The data is at most 40 points; cells moved by 100 units left it, and amgen sample says so.
+    """
+    folder = run(tmp_path / "run", "cells", table)
+    checkpoint = checkpoints.latest(folder)
+    assert checkpoint is not None
+    copied, exported = tmp_path / "copied", tmp_path / "action.safetensors"
+    shutil.copytree(checkpoint, copied)
+    assert run_cli("export", folder, "--out", exported).code == 0
+    models = [sampling.load(source) for source in (folder, copied, exported)]
+    near = [model.neighbourhood for model in models]
+    assert near[0] is not None
+    assert near[0].data.shape == (30, 2, 3)  # the held-out time is not in it
+    for other in near[1:]:
+        assert other is not None
+        assert other.radius(0.3) == near[0].radius(0.3)
+    assert models[2].weights_sha256 == models[0].weights_sha256
+    units = models[0].units
+    assert units is not None
+    assert near[0].share_outside(units.transform(torch.zeros(5, 2)), 0.0) == 0
+
+    away = tmp_path / "away.csv"
+    rows = np.concatenate([np.repeat([0.0, 1.0, 2.0], 20)[:, None], 100 + np.random.default_rng(0).normal(size=(60, 2))], axis=1)
+    np.savetxt(away, rows, delimiter=",", header="samples,x1,x2", comments="")
+    sample = ["sample", folder, "--num", "20", "--out", tmp_path / "out", "--condition-data", away]
+    assert "100 % of the points left the neighbourhood of the training data by t = 2" in run_cli(*sample).out
+    assert "left the neighbourhood" not in run_cli("sample", folder, "--num", "20", "--out", tmp_path / "near").out
+
+    file = checkpoint / "neighbourhood.safetensors"
+    contents = file.read_bytes()
+    file.write_bytes(contents[:-1] + b"x")
+    with pytest.raises(UserError, match="neighbourhood.safetensors is damaged"):
+        sampling.load(folder)
+    file.unlink()
+    assert sampling.load(folder).neighbourhood is None
+
+
 def test_what_the_data_decided_is_recorded(table: Path, tmp_path: Path) -> None:
     """Times and whitening are in config.yaml and in the checkpoint's weights; points come out in the table's units."""
     folder = run(tmp_path / "run", "cells", table)
@@ -100,7 +168,7 @@ def test_samples_start_with_their_masses(table: Path, tmp_path: Path) -> None:
     with np.load(table) as stored:
         masses = np.random.default_rng(1).uniform(1, 3, len(stored["pcs"]))
         np.savez(tmp_path / "weighted.npz", times=stored["sample_labels"], points=stored["pcs"], mass=masses)
-    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.mass_from_counts=false", "data.mass_column=mass")
+    folder = run(tmp_path / "run", "cells unbalanced", tmp_path / "weighted.npz", "data.mass_from_counts=false", "data.mass_key=mass")
     model = sampling.load(folder)
     (batch,) = sampling.generate_all(model, model.config.sampling, range(30), sampling.Request(images=sampling.start_images(model, None)))
     assert batch.inputs is not None
@@ -155,17 +223,31 @@ def test_commands_on_points(table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "reason", "advice"),
     [
-        (["path.kind=linear"], "are for images", "set path.kind=snapshots and action.kind=mlp"),
-        (["action.kind=unet"], "are for images", "set path.kind=snapshots and action.kind=mlp"),
+        (["path.kind=linear"], "are for images", "set path.kind=snapshots (or wfr) and action.kind=mlp"),
+        (["action.kind=unet"], "are for images", "set path.kind=snapshots (or wfr) and action.kind=mlp"),
         (["data.paired=true"], "would separate the rows of a particle", "set coupling.kind=independent"),
         (["dynamics.kind=entropic", "sampling.solver=sra1"], "needs path.noise above 0", "or loss.form=marginal"),
         (["dynamics.kind=entropic", "sampling.solver=sra1", "loss.form=marginal"], "needs path.noise", "set dynamics.schedule=constant"),
         (["data.mass_from_counts=true"], "lets the total mass change", "set dynamics.kind=unbalanced"),
-        (["data.mass_column=m"], "masses that change in time", "loss.form=marginal"),
-        (["data.mass_column=m", "data.mass_from_counts=true"], "each say what the masses are", "leave one out"),
+        (["data.mass_key=m"], "masses that change in time", "loss.form=marginal"),
+        (["data.mass_key=m", "data.mass_from_counts=true"], "each say what the masses are", "leave one out"),
         (["data.period=1"], "would change the period", "set data.standardize=none"),
         (["sampling.guidance=2"], "also trained without classes", ""),
         (["sampling.noise_level=1"], "needs a path that starts from noise", "leave it at 0"),
+        (["path.kind=wfr"], "do not go together", "set both to wfr, or none"),
+        (["coupling.kind=wfr"], "do not go together", "set both to wfr, or none"),
+        (
+            ["path.kind=wfr", "coupling.kind=wfr", "data.mass_column=m", "loss.form=marginal"],
+            "needs growth",
+            "set dynamics.kind=unbalanced",
+        ),
+        (
+            ["path.kind=wfr", "coupling.kind=wfr", "data.paired=true"],
+            "would separate the rows of a particle",
+            "set coupling.kind=independent",
+        ),
+        (["path.kind=wfr", "coupling.kind=wfr", "data.period=1", "data.standardize=none"], "on a torus", "set path.kind=snapshots"),
+        (["dynamics.kind=unbalanced", "dynamics.rate=1", "dynamics.delta=1"], "both say how much growth costs", "leave one out"),
         (["evaluation.every=256"], "evaluation.every=256 is for images", "leave it at 0"),
         (["evaluation.metrics=[nearest]"], "cannot decide which weights are best", "such as fid"),
         (["data.times=[1,0]"], "expected increasing times", ""),
@@ -181,7 +263,9 @@ def test_impossible_combinations_are_refused(overrides: list[str], reason: str, 
 
 
 def test_points_and_images_do_not_mix() -> None:
-    with pytest.raises(UserError, match="path.kind=snapshots, action.kind=unet: snapshots and mlp are for points: set data.kind=snapshots"):
+    with pytest.raises(
+        UserError, match="path.kind=snapshots, action.kind=unet: snapshots, wfr and mlp are for points: set data.kind=snapshots"
+    ):
         config.load("digits", ["path.kind=snapshots"])
 
 

@@ -176,7 +176,7 @@ def test_errors_of_means() -> None:
 def test_the_table_of_cells(amgen_data: Path) -> None:
     """3,133 rows of ten columns at four times; the W1 of the cells that are not moved is that of the documentation."""
     pytest.importorskip("ot")
-    table = read_table(config.SnapshotsConfig(path=str(amgen_data / "emt.csv"), time_column="samples", dimension=10))
+    table = read_table(config.SnapshotsConfig(path=str(amgen_data / "emt.csv"), time_key="samples", dimension=10))
     assert list(table.times) == [0, 1, 2, 3]
     assert sum(map(len, table.points)) == 3133
     rows = [cells.measure((table.points[place - 1], None), table, table.times[place]) for place in (1, 2)]
@@ -255,12 +255,18 @@ def test_couplings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert kinds == {"ot": "ot", "independent": "independent"}
 
 
-def test_gradient_variance(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(gradient_variance, "BATCH", 4)
-    (rows,) = tables_of(gradient_variance.main, ["--steps", "1", "--batches", "4", "--paths", "linear"], capsys)
-    assert [row[:2] for row in rows] == [["linear", "20"], ["linear", "1000"]]
-    for row in rows:
-        assert float(row[4]) == pytest.approx(float(row[3]) / float(row[2]), abs=0.06)
+def test_gradient_variance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each subject has the forms, the rules and the cells; ratios are those to the conditional form."""
+    monkeypatch.setattr(gradient_variance, "BATCHES", {"digits": 4, "cells": 8})
+    table = gradient_variance.two_gaussians(tmp_path / "table.csv", count=200)
+    options = ["--steps", "1", "--batches", "4", "--paths", "linear", "--gaussians", "--table", table, "--rules", "gauss 2", "--cells", "3"]
+    (rows,) = tables_of(gradient_variance.main, options, capsys)
+    forms = ["conditional", "marginal", "marginal, gauss 2", "marginal, 3 cells"]
+    subjects = [("digits, linear", "20"), ("digits, linear", "1000"), ("two Gaussians", "5"), ("table", "5")]
+    assert [row[:3] for row in rows] == [[*subject, form] for subject in subjects for form in forms]
+    for first in range(0, 16, 4):
+        for row in rows[first : first + 4]:
+            assert float(row[4]) == pytest.approx(float(row[3]) / float(rows[first][3]), rel=0.01, abs=0.01)
 
 
 def test_variances_are_summed_over_parameters() -> None:
@@ -268,5 +274,5 @@ def test_variances_are_summed_over_parameters() -> None:
     a, b = torch.tensor([2.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
     factors = [torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([4.0])]
     loss = lambda factor: Namespace(loss=factor * a * b)  # noqa: E731
-    variance = gradient_variance.total_variance(loss, factors, [a, b])  # type: ignore[arg-type]
+    variance = gradient_variance.total_variance(loss, iter(factors), [a, b])  # type: ignore[arg-type]
     assert variance == pytest.approx(7 / 3 * (2**2 + 3**2))
